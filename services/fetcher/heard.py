@@ -1,0 +1,114 @@
+"""What the fetcher hears of a stream: the typed items that the HLS side hands to the delivery side.
+
+The HLS side (`listener.py`) yields them in timeline order; the delivery side cuts windows, sends and counts.
+Positions and lengths are in samples of 22,050 Hz mono on the stream's own timeline, which starts at 0 with the
+first segment listened to and runs through gaps. All of it is values: no socket, no thread, no MQTT.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+SAMPLE_RATE = 22_050
+
+
+@dataclass(frozen=True)
+class Bookmark:
+    """A place in a stream from which it can be heard again, with the same epochs, positions and samples.
+
+    Attributes:
+        epoch: number of the epoch, from 0.
+        epoch_first_sample: timeline position of that epoch's first sample.
+        first_sample: timeline position of the first sample that listening from here gives.
+        place: what the HLS side needs to find it again; JSON values only, opaque to everyone else.
+    """
+
+    epoch: int
+    epoch_first_sample: int
+    first_sample: int
+    place: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EpochStarted:
+    """A stretch of audio without a break begins: one decoder, one resampler, one grid of windows."""
+
+    epoch: int
+    first_sample: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Audio:
+    """Decoded audio of one segment, in order and without a break since the last one of its epoch.
+
+    Attributes:
+        pcm: int16, mono, 22,050 Hz, shape (samples,).
+        received_at: Unix time at which the segment's last byte arrived.
+        observed_at: wall clock (Unix time) of pcm[0], from EXT-X-PROGRAM-DATE-TIME; None where the stream has none.
+        bookmark: where to listen again from to hear pcm[0] once more.
+    """
+
+    epoch: int
+    first_sample: int
+    pcm: NDArray[np.int16]
+    received_at: float
+    observed_at: float | None
+    bookmark: Bookmark
+
+
+@dataclass(frozen=True)
+class EpochEnded:
+    """The epoch is over; end_sample - its first_sample is exactly the number of samples heard in it."""
+
+    epoch: int
+    end_sample: int
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Audio that the source never delivered, `samples` long on the timeline (cause is one word, e.g. "http-404")."""
+
+    first_sample: int
+    samples: int
+    cause: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Track:
+    """What plays from first_sample on, from timed ID3 or EXTINF titles; empty strings where unknown."""
+
+    first_sample: int
+    title: str
+    artist: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """Something a person may want to know that changes no sample: rendition chosen, list stalled, skipped to the edge.
+
+    Attributes:
+        kind: one word of a closed list that docs/hls.md explains.
+        reason: one sentence.
+        numbers: figures that go with it, e.g. {"bandwidth_saved_bps": 1_200_000}.
+    """
+
+    kind: str
+    reason: str
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The stream is over (EXT-X-ENDLIST, or the stated rule for a dead live list); the timeline stops at end_sample."""
+
+    end_sample: int
+    reason: str
+
+
+Heard = EpochStarted | Audio | EpochEnded | Gap | Track | Report | Ended

@@ -1,0 +1,207 @@
+"""Every setting with its unit, default and one sentence: the single source of defaults, docs and JSON Schema.
+
+One TOML file, environment overrides (GENRE_BROKER__HOST=...), options on top. Secrets are read from files named here,
+never from the file itself. Start at `Settings`; each section is a class of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, TypeAdapter, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+
+from services.errors import UsageError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN, description="letters, digits, '_', '.', '-'; at most 64")]
+_URL = TypeAdapter(HttpUrl)
+
+
+def _http_url(text: str) -> str:
+    """Check that text is an http or https URL and return it as it was written."""
+    _URL.validate_python(text)
+    return text
+
+
+Url = Annotated[str, AfterValidator(_http_url)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class Section(BaseModel):
+    """A table of the configuration file; a key that is not listed is an error, never ignored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Broker(Section):
+    """Where Mosquitto is and how to log in."""
+
+    host: str = Field("127.0.0.1", description="Host of the MQTT 5 broker.")
+    port: Port = Field(1883, description="Port of the broker.")
+    root: Name = Field("genre", description="First level of every topic.")
+    username: str | None = Field(None, description="User name, where the broker asks for one.")
+    password_file: Path | None = Field(None, description="File that holds the password and nothing else.")
+    ca_file: Path | None = Field(None, description="CA certificate (PEM) that signed the broker's; turns TLS on.")
+    keepalive_s: int = Field(10, ge=2, le=3600, description="MQTT keep-alive; a silent client is gone after 1.5 times this.")
+    session_expiry_s: int = Field(
+        30, ge=0, le=86_400, description="How long the broker keeps a worker's share while the worker is away."
+    )
+
+
+class Stream(Section):
+    """One HLS stream to listen to."""
+
+    name: Name = Field(description="Its name in topics, results and the ledger.")
+    url: Url = Field(description="http or https URL of a multivariant or media playlist.")
+    paused: bool = Field(False, description="Keep it in the list without listening.")
+    prefer: str | None = Field(
+        None, description="Rendition to take instead of the cheapest: a NAME, LANGUAGE or GROUP-ID of EXT-X-MEDIA, or 'best'."
+    )
+    headers_file: Path | None = Field(None, description="File with extra HTTP request headers, one 'Name: value' a line.")
+
+
+class Hls(Section):
+    """How the fetcher reads HTTP Live Streams."""
+
+    connect_timeout_s: float = Field(5.0, gt=0, description="Longest wait for a TCP and TLS connection.")
+    read_timeout_s: float = Field(10.0, gt=0, description="Longest silence within a response.")
+    ca_file: Path | None = Field(None, description="CA certificates (PEM) to trust for https instead of the default set.")
+    allow_private: bool = Field(
+        False, description="Let a playlist from a public host lead to loopback or private addresses."
+    )
+
+
+class Fetcher(Section):
+    """The fetcher's share of the guarantee: what may be in flight, and for how long."""
+
+    window_hop: int = Field(33_000, ge=1_000, le=66_000, description="Samples between windows (33,000 = 50 % overlap).")
+    windows_per_chunk: int = Field(4, ge=1, le=13, description="Most windows in one PCM chunk (a chunk stays under 1 MB).")
+    credits_per_stream: int = Field(8, ge=1, le=1_000, description="Most unacknowledged chunks of one stream.")
+    credits: int = Field(512, ge=1, le=10_000, description="Most unacknowledged chunks of this fetcher.")
+    ack_timeout_s: float = Field(3.0, gt=0, description="Shortest wait for a chunk's ack before it is sent again.")
+    ack_timeout_max_s: float = Field(60.0, gt=0, description="Longest such wait.")
+    give_up_after: int = Field(
+        8, ge=1, description="A chunk overtaken this often by later ones that succeeded is given up as lost."
+    )
+    max_age_s: float = Field(
+        60.0, gt=0, description="Live streams only: a chunk heard longer ago than this is dropped and counted as lost."
+    )
+    silent_after_s: float = Field(30.0, gt=0, description="No result of a stream for this long becomes an event.")
+
+
+class Inference(Section):
+    """Which model answers, and on which engine."""
+
+    model: Name = Field("musicnn", description="Folder under models/ that answers.")
+    backend: Literal["triton", "onnx"] = Field("triton", description="Triton over gRPC, or ONNX Runtime in process.")
+    triton_url: str = Field("127.0.0.1:8001", pattern=r"^[^/\s]+:\d+$", description="host:port of Triton's gRPC endpoint.")
+    models_dir: Path = Field(Path("models"), description="Folder of models with their cards.")
+    deadline_s: float = Field(2.0, gt=0, description="Longest wait for one answer of Triton.")
+    threads: int = Field(1, ge=1, le=64, description="Threads of ONNX Runtime; scale by replicas instead.")
+
+
+class Worker(Section):
+    """What featurizer and inference replicas share."""
+
+    receive_maximum: int = Field(4, ge=1, le=1_000, description="MQTT 5 Receive Maximum: messages in one worker's hand.")
+    drain_s: float = Field(5.0, gt=0, description="On SIGTERM, finish what is in hand within this time.")
+
+
+class Paths(Section):
+    """Folders that services write to."""
+
+    state_dir: Path = Field(Path("state"), description="Cursors and history; the fetcher must be able to write here.")
+
+
+class Log(Section):
+    """What goes to the log and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is written.")
+    json_lines: bool = Field(False, description="One JSON object a line, for journald and log collectors.")
+
+
+class Metrics(Section):
+    """Prometheus metrics of each service."""
+
+    host: str = Field("127.0.0.1", description="Address the /metrics endpoint listens on.")
+    port: int = Field(0, ge=0, le=65535, description="Its port; 0 turns the endpoint off.")
+
+
+class Settings(BaseSettings):
+    """The whole configuration."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="GENRE_", env_nested_delimiter="__", extra="forbid", frozen=True, validate_default=True
+    )
+
+    broker: Broker = Broker()
+    streams: tuple[Stream, ...] = ()
+    hls: Hls = Hls()
+    fetcher: Fetcher = Fetcher()
+    worker: Worker = Worker()
+    inference: Inference = Inference()
+    paths: Paths = Paths()
+    log: Log = Log()
+    metrics: Metrics = Metrics()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Let the environment override the file, which arrives as init values."""
+        return env_settings, init_settings
+
+
+def load(path: Path | None = None) -> Settings:
+    """Read the configuration: file, then environment.
+
+    Args:
+        path: the TOML file; None takes $GENRE_CONFIG, or defaults alone where that is not set.
+
+    Raises:
+        UsageError: naming the key, the value and what is allowed.
+    """
+    if path is None and os.environ.get("GENRE_CONFIG"):
+        path = Path(os.environ["GENRE_CONFIG"])
+    source = str(path) if path else "configuration"
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8")) if path else {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(source, f"can't be read ({error})", "give --config a readable TOML file") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(source, f"is not TOML: {error}", "mend that line") from error
+    try:
+        settings = Settings(**values)
+    except ValidationError as error:
+        raise UsageError(source, describe(error), "see docs/configuration.md") from error
+    except SettingsError as error:
+        raise UsageError("environment", str(error), "see docs/configuration.md") from error
+    names = [stream.name for stream in settings.streams]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise UsageError(source, f"streams: the name {sorted(twice)[0]!r} stands twice", "give each stream its own name")
+    return settings
+
+
+def describe(error: ValidationError) -> str:
+    """Say of each wrong value its key, what it is and what is allowed, on one line."""
+    parts = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"])
+        shown = "" if item["type"] in ("missing", "extra_forbidden") else f" = {item['input']!r}"[:120]
+        parts.append(f"{key}{shown}: {item['msg']}")
+    return "; ".join(parts)
