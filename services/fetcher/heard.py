@@ -51,6 +51,7 @@ class Audio:
         received_at: Unix time at which the segment's last byte arrived.
         observed_at: wall clock (Unix time) of pcm[0], from EXT-X-PROGRAM-DATE-TIME; None where the stream has none.
         bookmark: where to listen again from to hear pcm[0] once more.
+        live: the playlist has no end yet and forgets old segments; freshness then beats completeness.
     """
 
     epoch: int
@@ -59,6 +60,7 @@ class Audio:
     received_at: float
     observed_at: float | None
     bookmark: Bookmark
+    live: bool = False
 
 
 @dataclass(frozen=True)
