@@ -51,7 +51,9 @@ class Broker(Section):
     username: str | None = Field(None, description="User name, where the broker asks for one.")
     password_file: Path | None = Field(None, description="File that holds the password and nothing else.")
     ca_file: Path | None = Field(None, description="CA certificate (PEM) that signed the broker's; turns TLS on.")
-    keepalive_s: int = Field(10, ge=2, le=3600, description="MQTT keep-alive; a silent client is gone after 1.5 times this.")
+    keepalive_s: int = Field(
+        10, ge=2, le=3600, description="MQTT keep-alive; a silent client is gone after 1.5 times this."
+    )
     session_expiry_s: int = Field(
         30, ge=0, le=86_400, description="How long the broker keeps a worker's share while the worker is away."
     )
@@ -64,9 +66,12 @@ class Stream(Section):
     url: Url = Field(description="http or https URL of a multivariant or media playlist.")
     paused: bool = Field(False, description="Keep it in the list without listening.")
     prefer: str | None = Field(
-        None, description="Rendition to take instead of the cheapest: a NAME, LANGUAGE or GROUP-ID of EXT-X-MEDIA, or 'best'."
+        None,
+        description="Rendition to take instead of the cheapest: NAME, LANGUAGE or GROUP-ID of EXT-X-MEDIA; or 'best'.",
     )
-    headers_file: Path | None = Field(None, description="File with extra HTTP request headers, one 'Name: value' a line.")
+    headers_file: Path | None = Field(
+        None, description="File with extra HTTP request headers, one 'Name: value' a line."
+    )
 
 
 class Hls(Section):
@@ -74,7 +79,9 @@ class Hls(Section):
 
     connect_timeout_s: float = Field(5.0, gt=0, description="Longest wait for a TCP and TLS connection.")
     read_timeout_s: float = Field(10.0, gt=0, description="Longest silence within a response.")
-    ca_file: Path | None = Field(None, description="CA certificates (PEM) to trust for https instead of the default set.")
+    ca_file: Path | None = Field(
+        None, description="CA certificates (PEM) to trust for https instead of the default set."
+    )
     allow_private: bool = Field(
         False, description="Let a playlist from a public host lead to loopback or private addresses."
     )
@@ -84,7 +91,9 @@ class Fetcher(Section):
     """The fetcher's share of the guarantee: what may be in flight, and for how long."""
 
     window_hop: int = Field(33_000, ge=1_000, le=66_000, description="Samples between windows (33,000 = 50 % overlap).")
-    windows_per_chunk: int = Field(4, ge=1, le=13, description="Most windows in one PCM chunk (a chunk stays under 1 MB).")
+    windows_per_chunk: int = Field(
+        4, ge=1, le=13, description="Most windows in one PCM chunk (a chunk stays under 1 MB)."
+    )
     credits_per_stream: int = Field(8, ge=1, le=1_000, description="Most unacknowledged chunks of one stream.")
     credits: int = Field(512, ge=1, le=10_000, description="Most unacknowledged chunks of this fetcher.")
     ack_timeout_s: float = Field(3.0, gt=0, description="Shortest wait for a chunk's ack before it is sent again.")
@@ -103,7 +112,9 @@ class Inference(Section):
 
     model: Name = Field("musicnn", description="Folder under models/ that answers.")
     backend: Literal["triton", "onnx"] = Field("triton", description="Triton over gRPC, or ONNX Runtime in process.")
-    triton_url: str = Field("127.0.0.1:8001", pattern=r"^[^/\s]+:\d+$", description="host:port of Triton's gRPC endpoint.")
+    triton_url: str = Field(
+        "127.0.0.1:8001", pattern=r"^[^/\s]+:\d+$", description="host:port of Triton's gRPC endpoint."
+    )
     models_dir: Path = Field(Path("models"), description="Folder of models with their cards.")
     deadline_s: float = Field(2.0, gt=0, description="Longest wait for one answer of Triton.")
     threads: int = Field(1, ge=1, le=64, description="Threads of ONNX Runtime; scale by replicas instead.")
@@ -112,7 +123,9 @@ class Inference(Section):
 class Worker(Section):
     """What featurizer and inference replicas share."""
 
-    receive_maximum: int = Field(4, ge=1, le=1_000, description="MQTT 5 Receive Maximum: messages in one worker's hand.")
+    receive_maximum: int = Field(
+        4, ge=1, le=1_000, description="MQTT 5 Receive Maximum: messages in one worker's hand."
+    )
     drain_s: float = Field(5.0, gt=0, description="On SIGTERM, finish what is in hand within this time.")
 
 
@@ -193,7 +206,9 @@ def load(path: Path | None = None) -> Settings:
     names = [stream.name for stream in settings.streams]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
-        raise UsageError(source, f"streams: the name {sorted(twice)[0]!r} stands twice", "give each stream its own name")
+        raise UsageError(
+            source, f"streams: the name {sorted(twice)[0]!r} stands twice", "give each stream its own name"
+        )
     return settings
 
 

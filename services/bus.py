@@ -1,0 +1,405 @@
+"""The MQTT 5 client of every service, and the only module that imports paho.
+
+It keeps what paho leaves to its user: every PUBACK reason code, acks bound to the connection they belong to,
+subscriptions renewed on every connect, callbacks that can't end the network thread. Not here: what messages mean
+(`contract.py`) and what to do with them (`worker.py`, the fetcher's `courier.py`). Start at `Bus`.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from services import credentials
+from services.contract import Message
+from services.errors import GenreError
+from services.settings import Broker
+
+log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_S = 5.0
+RECONNECT_MIN_S, RECONNECT_MAX_S = 0.25, 4.0
+MAX_QUEUED = 20_000
+"""Callers bound what they publish (credits, Receive Maximum); this only stops a bug from eating the memory."""
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What the broker said to a PUBLISH.
+
+    Attributes:
+        code: MQTT 5 reason code of the PUBACK; 0 success, 16 no matching subscribers, 128 and above refused;
+            -1 where the message was never queued.
+    """
+
+    code: int
+    text: str
+
+    @property
+    def accepted(self) -> bool:
+        """The broker took it, whether or not anyone listens."""
+        return 0 <= self.code < 128
+
+    @property
+    def reached_someone(self) -> bool:
+        """The broker took it and at least one session is to get it."""
+        return self.code == 0
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A message that came in, and what its ack needs."""
+
+    message: Message
+    mid: int
+    generation: int
+    duplicate: bool
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the broker said in its CONNACK that it can do."""
+
+    shared_subscriptions: bool = True
+    receive_maximum: int = 65_535
+    maximum_packet_bytes: int | None = None
+    keep_alive_s: int | None = None
+
+
+Handler = Callable[[Delivery], None]
+OnReceipt = Callable[[Receipt], None]
+
+
+class _Client(mqtt.Client):
+    """paho's client, with a sign of life from inside its network loop."""
+
+    last_loop: float = 0.0
+
+    def loop_misc(self) -> mqtt.MQTTErrorCode:
+        """Note the time; paho calls this at the end of every turn of its loop."""
+        self.last_loop = time.monotonic()
+        return super().loop_misc()
+
+
+class Bus:
+    """One connection to the broker, kept up until `stop`.
+
+    Args:
+        broker: where it is and how to log in.
+        client_id: stable for a worker slot, so that its session survives a restart.
+        durable: keep the session (and what is queued in it) for broker.session_expiry_s.
+        receive_maximum: MQTT 5 Receive Maximum, messages in this client's hand at once.
+        will: what the broker publishes if this client dies.
+        on_connected: called from the network thread after each connect, before subscriptions are renewed.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        client_id: str,
+        *,
+        durable: bool = False,
+        receive_maximum: int = 64,
+        will: Message | None = None,
+        on_connected: Callable[[], None] | None = None,
+    ) -> None:
+        self.broker, self.client_id = broker, client_id
+        self.limits = Limits()
+        self.fatal: GenreError | None = None
+        """Set when trying again cannot help: another process uses this client id, no shared subscriptions."""
+        self._durable, self._receive_maximum = durable, receive_maximum
+        self._on_connected = on_connected
+        self._lock = threading.Lock()
+        self._connected = threading.Event()
+        self._generation = 0
+        self._subscriptions: dict[str, Handler] = {}
+        self._subscribing: dict[int, list[str]] = {}
+        self._waiting: dict[int, OnReceipt] = {}
+        self._early: dict[int, Receipt] = {}
+        self._last_problem = "no answer yet"
+        self._client = self._new_client(will)
+
+    def _new_client(self, will: Message | None) -> _Client:
+        client = _Client(mqtt.CallbackAPIVersion.VERSION2, self.client_id, protocol=mqtt.MQTTv5, manual_ack=True)
+        client.suppress_exceptions = True
+        client.connect_timeout = CONNECT_TIMEOUT_S
+        client.max_queued_messages_set(MAX_QUEUED)
+        client.reconnect_delay_set(RECONNECT_MIN_S * random.uniform(1, 2), RECONNECT_MAX_S * random.uniform(0.75, 1))  # type: ignore[arg-type]  # seconds, floats work
+        client.on_connect = self._connect
+        client.on_disconnect = self._disconnect
+        client.on_message = self._message
+        client.on_publish = self._puback
+        client.on_subscribe = self._suback
+        if self.broker.username is not None:
+            client.username_pw_set(self.broker.username, credentials.password(self.broker.password_file))
+        if self.broker.ca_file is not None:
+            try:
+                client.tls_set(ca_certs=str(self.broker.ca_file), tls_version=ssl.PROTOCOL_TLS_CLIENT)
+            except OSError as error:
+                raise GenreError(
+                    str(self.broker.ca_file), f"can't be used as CA certificate ({error})", "check broker.ca_file"
+                ) from error
+        if will is not None:
+            client.will_set(will.topic, will.payload, qos=1, retain=will.retain)
+        return client
+
+    # --- life ------------------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """host:port, for messages to a person."""
+        return f"{self.broker.host}:{self.broker.port}"
+
+    def start(self) -> None:
+        """Begin to connect, in a thread of its own; it keeps trying until `stop`."""
+        properties = Properties(PacketTypes.CONNECT)
+        properties.ReceiveMaximum = self._receive_maximum
+        if self._durable:
+            properties.SessionExpiryInterval = self.broker.session_expiry_s
+        self._client.connect_async(
+            self.broker.host,
+            self.broker.port,
+            keepalive=self.broker.keepalive_s,
+            clean_start=not self._durable,
+            properties=properties,
+        )
+        self._client.last_loop = time.monotonic()
+        self._client.loop_start()
+
+    def wait_connected(self, timeout_s: float) -> None:
+        """Wait for the first connection.
+
+        Raises:
+            GenreError: naming the broker and why it did not come.
+        """
+        deadline = time.monotonic() + timeout_s
+        while not self._connected.wait(0.05):
+            if self.fatal is not None:
+                raise self.fatal
+            if time.monotonic() > deadline:
+                raise GenreError(
+                    f"MQTT broker {self.name}",
+                    f"no connection within {timeout_s:g} s ({self._last_problem})",
+                    "start Mosquitto or mend [broker] in the configuration; 'genre doctor' looks closer",
+                )
+
+    @property
+    def connected(self) -> bool:
+        """Whether the session is up right now."""
+        return self._connected.is_set()
+
+    @property
+    def loop_age_s(self) -> float:
+        """Seconds since the network loop last turned; large means that it hangs."""
+        return time.monotonic() - self._client.last_loop
+
+    def stop(self) -> None:
+        """Disconnect (the broker then drops a non-durable session at once) and end the thread."""
+        self._client.disconnect()
+        self._client.loop_stop()
+        self._connected.clear()
+
+    # --- out -------------------------------------------------------------------------------------------------------
+
+    def publish(self, message: Message, on_receipt: OnReceipt | None = None, qos: int = 1) -> None:
+        """Queue a PUBLISH; on_receipt gets the PUBACK's reason code, from the network thread.
+
+        It is sent again after a reconnect until its PUBACK arrives. Callers bound how many they have under way.
+        """
+        properties = Properties(PacketTypes.PUBLISH)
+        if message.content_type:
+            properties.ContentType = message.content_type
+        if message.response_topic:
+            properties.ResponseTopic = message.response_topic
+        if message.correlation is not None:
+            properties.CorrelationData = message.correlation
+        if message.properties:
+            properties.UserProperty = list(message.properties)
+        info = self._client.publish(message.topic, message.payload, qos, message.retain, properties)
+        if info.rc not in (mqtt.MQTT_ERR_SUCCESS, mqtt.MQTT_ERR_NO_CONN):
+            if on_receipt:
+                on_receipt(Receipt(-1, mqtt.error_string(info.rc)))
+            return
+        if qos == 0 or on_receipt is None:
+            on_receipt = _ignore
+        with self._lock:
+            receipt = self._early.pop(info.mid, None)
+            if receipt is None:
+                self._waiting[info.mid] = on_receipt
+        if receipt is not None:
+            on_receipt(receipt)
+
+    def publish_and_wait(self, message: Message, timeout_s: float) -> Receipt:
+        """Publish and wait for the PUBACK; a Receipt with code -1 where none came in time."""
+        done = threading.Event()
+        receipts: list[Receipt] = []
+
+        def arrived(receipt: Receipt) -> None:
+            receipts.append(receipt)
+            done.set()
+
+        self.publish(message, arrived)
+        done.wait(timeout_s)
+        return receipts[0] if receipts else Receipt(-1, f"no PUBACK within {timeout_s:g} s")
+
+    def _puback(
+        self, client: mqtt.Client, userdata: Any, mid: int, reason: ReasonCode, properties: Properties | None
+    ) -> None:
+        # paho holds a lock of its own here that publish() takes too: never hold self._lock around publish().
+        receipt = Receipt(reason.value, str(reason))
+        with self._lock:
+            waiting = self._waiting.pop(mid, None)
+            if waiting is None:
+                self._early[mid] = receipt
+        if waiting is not None:
+            self._guarded(waiting, receipt)
+
+    # --- in --------------------------------------------------------------------------------------------------------
+
+    def subscribe(self, topic_filter: str, handler: Handler) -> None:
+        """Subscribe with QoS 1, now and after every connect. Handlers run in the network thread: hand over, return.
+
+        A durable `$share` subscription is gone after a broker restart although session_present is true, hence on
+        every connect.
+        """
+        with self._lock:
+            self._subscriptions[topic_filter] = handler
+        if self.connected:
+            self._send_subscribe([topic_filter])
+
+    def ack(self, delivery: Delivery) -> None:
+        """Send the PUBACK of a delivery, unless its connection is gone: mids start again on a new one."""
+        with self._lock:
+            if delivery.generation != self._generation:
+                return
+        self._client.ack(delivery.mid, 1)
+
+    def _send_subscribe(self, filters: list[str]) -> None:
+        options = SubscribeOptions(qos=1, noLocal=False)
+        _, mid = self._client.subscribe([(topic_filter, options) for topic_filter in filters])
+        if mid is not None:
+            with self._lock:
+                self._subscribing[mid] = filters
+
+    def _suback(
+        self, client: mqtt.Client, userdata: Any, mid: int, reasons: list[ReasonCode], properties: Properties | None
+    ) -> None:
+        with self._lock:
+            filters = self._subscribing.pop(mid, [])
+        for topic_filter, reason in zip(filters, reasons, strict=False):
+            if reason.is_failure:
+                self._last_problem = f"subscription to {topic_filter} refused: {reason}"
+                log.error("broker %s: %s; give this user the right to read it", self.name, self._last_problem)
+
+    def _message(self, client: mqtt.Client, userdata: Any, incoming: mqtt.MQTTMessage) -> None:
+        properties = incoming.properties
+        message = Message(
+            topic=incoming.topic,
+            payload=incoming.payload,
+            retain=incoming.retain,
+            content_type=getattr(properties, "ContentType", None),
+            response_topic=getattr(properties, "ResponseTopic", None),
+            correlation=getattr(properties, "CorrelationData", None),
+            properties=tuple(getattr(properties, "UserProperty", ())),
+        )
+        delivery = Delivery(message, incoming.mid, self._generation, incoming.dup)
+        with self._lock:
+            handlers = [
+                handler
+                for topic_filter, handler in self._subscriptions.items()
+                if mqtt.topic_matches_sub(_plain(topic_filter), incoming.topic)
+            ]
+        if not handlers:
+            self.ack(delivery)
+        for handler in handlers:
+            self._guarded(handler, delivery)
+
+    # --- connection ------------------------------------------------------------------------------------------------
+
+    def _connect(
+        self,
+        client: mqtt.Client,
+        userdata: Any,
+        flags: mqtt.ConnectFlags,
+        reason: ReasonCode,
+        properties: Properties | None,
+    ) -> None:
+        if reason.is_failure:
+            if self._last_problem != str(reason):
+                log.error(
+                    "broker %s refuses this client: %s; check broker.username and its password", self.name, reason
+                )
+            self._last_problem = str(reason)
+            return
+        self.limits = Limits(
+            shared_subscriptions=bool(getattr(properties, "SharedSubscriptionAvailable", 1)),
+            receive_maximum=getattr(properties, "ReceiveMaximum", 65_535),
+            maximum_packet_bytes=getattr(properties, "MaximumPacketSize", None),
+            keep_alive_s=getattr(properties, "ServerKeepAlive", None),
+        )
+        with self._lock:
+            self._generation += 1
+            filters = list(self._subscriptions)
+        if not self.limits.shared_subscriptions and any(name.startswith("$share/") for name in filters):
+            self.fatal = GenreError(
+                f"MQTT broker {self.name}",
+                "it has no shared subscriptions, so replicas can't share work",
+                "use a broker that has them: Mosquitto 1.6 or later, EMQX, HiveMQ, VerneMQ",
+            )
+        if filters:
+            self._send_subscribe(filters)
+        self._connected.set()
+        log.info("connected to broker %s as %s", self.name, self.client_id)
+        if self._on_connected is not None:
+            self._guarded(lambda _: self._on_connected and self._on_connected(), None)
+
+    def _disconnect(
+        self,
+        client: mqtt.Client,
+        userdata: Any,
+        flags: mqtt.DisconnectFlags,
+        reason: ReasonCode,
+        properties: Properties | None,
+    ) -> None:
+        with self._lock:
+            self._generation += 1
+        was_connected = self._connected.is_set()
+        self._connected.clear()
+        self._last_problem = str(reason)
+        if reason.value == 142:
+            self.fatal = GenreError(
+                f"MQTT client id {self.client_id}",
+                "another process took this session over",
+                "give each replica its own --instance",
+            )
+        if was_connected and reason.value != 0:
+            log.warning("connection to broker %s lost (%s); trying again", self.name, reason)
+
+    def _guarded(self, call: Callable[[Any], object], argument: object) -> None:
+        """Call back; an exception is a bug to be logged, never the end of the network thread."""
+        try:
+            call(argument)
+        except Exception:
+            log.exception("a callback of the bus failed")
+
+
+def _plain(topic_filter: str) -> str:
+    """Return the filter of real topics inside a shared subscription."""
+    return topic_filter.split("/", 2)[2] if topic_filter.startswith("$share/") else topic_filter
+
+
+def _ignore(receipt: Receipt) -> None:
+    if not receipt.accepted:
+        log.error("the broker refused a message: %s", receipt.text)
