@@ -74,6 +74,14 @@ class Stream(Section):
     )
 
 
+class Retry(Section):
+    """How often one kind of request is tried, and how long to wait in between (doubling, with jitter)."""
+
+    attempts: int = Field(ge=1, le=100, description="Most tries of one request, the first included.")
+    first_wait_s: float = Field(0.25, gt=0, description="Wait after the first failure; doubles each time.")
+    longest_wait_s: float = Field(8.0, gt=0, description="Longest such wait.")
+
+
 class Hls(Section):
     """How the fetcher reads HTTP Live Streams."""
 
@@ -85,6 +93,36 @@ class Hls(Section):
     allow_private: bool = Field(
         False, description="Let a playlist from a public host lead to loopback or private addresses."
     )
+    request_timeout_s: float = Field(60.0, gt=0, description="Longest time a whole response may take, however it drips.")
+    redirects: int = Field(8, ge=0, le=50, description="Most redirects in a row.")
+    playlist_limit_bytes: int = Field(8 << 20, ge=1 << 10, description="Largest playlist, after gzip.")
+    key_limit_bytes: int = Field(1 << 10, ge=16, description="Largest response to a key request (a key is 16 bytes).")
+    init_limit_bytes: int = Field(4 << 20, ge=1 << 10, description="Largest initialization section (EXT-X-MAP).")
+    segment_limit_bytes: int = Field(64 << 20, ge=1 << 16, description="Largest media segment, after gzip.")
+    playlist_retry: Retry = Field(
+        Retry(attempts=4), description="Tries of a playlist at the start; a live list that once worked is tried on."
+    )
+    key_retry: Retry = Field(Retry(attempts=4), description="Tries of a decryption key.")
+    segment_retry: Retry = Field(Retry(attempts=4), description="Tries of a media segment or initialization section.")
+    live_start_targets: float = Field(
+        3.0, ge=1, description="Start a live stream this many target durations before the end of its list."
+    )
+    live_behind_limit_s: float = Field(
+        60.0, ge=1, description="Further than this behind the start point of a live list, skip to that point."
+    )
+    stall_after_targets: float = Field(
+        3.0, ge=1, description="A live list without a new segment for this many target durations is reported as stalled."
+    )
+    dead_after_s: float = Field(
+        3600.0, gt=0, description="A stream that gave nothing for this long is over: stalled list or failing requests."
+    )
+    min_audio_bps: int = Field(
+        40_000, ge=0, description="An audio-only variant below this many bit/s is taken only where there is none above."
+    )
+    gap_tolerance_s: float = Field(
+        0.1, gt=0, description="A jump of timestamps from here on is a gap and starts a new epoch; below, it is jitter."
+    )
+    title_from_extinf: bool = Field(True, description="Take 'Artist - Title' after EXTINF as what plays.")
 
 
 class Fetcher(Section):
