@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -66,6 +67,7 @@ class Delivery:
     mid: int
     generation: int
     duplicate: bool
+    qos: int
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class _Client(mqtt.Client):
 
     last_loop: float = 0.0
 
-    def loop_misc(self) -> mqtt.MQTTErrorCode:
+    def loop_misc(self) -> MQTTErrorCode:
         """Note the time; paho calls this at the end of every turn of its loop."""
         self.last_loop = time.monotonic()
         return super().loop_misc()
@@ -125,6 +127,7 @@ class Bus:
         self._connected = threading.Event()
         self._generation = 0
         self._subscriptions: dict[str, Handler] = {}
+        self._leaving: dict[str, Handler] = {}
         self._subscribing: dict[int, list[str]] = {}
         self._waiting: dict[int, OnReceipt] = {}
         self._early: dict[int, Receipt] = {}
@@ -132,7 +135,7 @@ class Bus:
         self._client = self._new_client(will)
 
     def _new_client(self, will: Message | None) -> _Client:
-        client = _Client(mqtt.CallbackAPIVersion.VERSION2, self.client_id, protocol=mqtt.MQTTv5, manual_ack=True)
+        client = _Client(CallbackAPIVersion.VERSION2, self.client_id, protocol=mqtt.MQTTv5, manual_ack=True)
         client.suppress_exceptions = True
         client.connect_timeout = CONNECT_TIMEOUT_S
         client.max_queued_messages_set(MAX_QUEUED)
@@ -206,8 +209,11 @@ class Bus:
         return time.monotonic() - self._client.last_loop
 
     def stop(self) -> None:
-        """Disconnect (the broker then drops a non-durable session at once) and end the thread."""
-        self._client.disconnect()
+        """Disconnect, tell the broker to drop the session at once, and end the thread."""
+        properties = Properties(PacketTypes.DISCONNECT)
+        if self._durable:
+            properties.SessionExpiryInterval = 0
+        self._client.disconnect(properties=properties)
         self._client.loop_stop()
         self._connected.clear()
 
@@ -279,12 +285,23 @@ class Bus:
         if self.connected:
             self._send_subscribe([topic_filter])
 
+    def unsubscribe(self, topic_filter: str) -> None:
+        """Take no more messages of a filter; what the broker already holds for this session still comes."""
+        with self._lock:
+            handler = self._subscriptions.pop(topic_filter, None)
+            if handler is not None:
+                self._leaving[topic_filter] = handler
+        self._client.unsubscribe(topic_filter)
+
+    def is_current(self, delivery: Delivery) -> bool:
+        """Whether the connection that brought a delivery is still the one in use."""
+        with self._lock:
+            return delivery.generation == self._generation
+
     def ack(self, delivery: Delivery) -> None:
         """Send the PUBACK of a delivery, unless its connection is gone: mids start again on a new one."""
-        with self._lock:
-            if delivery.generation != self._generation:
-                return
-        self._client.ack(delivery.mid, 1)
+        if delivery.qos > 0 and self.is_current(delivery):
+            self._client.ack(delivery.mid, delivery.qos)
 
     def _send_subscribe(self, filters: list[str]) -> None:
         options = SubscribeOptions(qos=1, noLocal=False)
@@ -307,18 +324,18 @@ class Bus:
         properties = incoming.properties
         message = Message(
             topic=incoming.topic,
-            payload=incoming.payload,
+            payload=bytes(incoming.payload),
             retain=incoming.retain,
             content_type=getattr(properties, "ContentType", None),
             response_topic=getattr(properties, "ResponseTopic", None),
             correlation=getattr(properties, "CorrelationData", None),
             properties=tuple(getattr(properties, "UserProperty", ())),
         )
-        delivery = Delivery(message, incoming.mid, self._generation, incoming.dup)
+        delivery = Delivery(message, incoming.mid, self._generation, incoming.dup, incoming.qos)
         with self._lock:
             handlers = [
                 handler
-                for topic_filter, handler in self._subscriptions.items()
+                for topic_filter, handler in (self._subscriptions | self._leaving).items()
                 if mqtt.topic_matches_sub(_plain(topic_filter), incoming.topic)
             ]
         if not handlers:

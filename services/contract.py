@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -480,7 +480,7 @@ class Ack:
         """
         values = dict(message.properties)
         outcome = values.get("outcome")
-        if outcome not in ("done", "dead", "featurized"):
+        if outcome is None or outcome not in get_args(Outcome):
             raise ContractError(f"user property outcome is {outcome!r}")
         try:
             chunk = (message.correlation or b"").decode()
@@ -488,7 +488,7 @@ class Ack:
             raise ContractError("Correlation Data is not UTF-8") from None
         if not chunk:
             raise ContractError("Correlation Data is missing")
-        return cls(chunk, outcome, values.get("reason", ""))
+        return cls(chunk, cast(Outcome, outcome), values.get("reason", ""))
 
 
 def again(chunk: PcmChunk, attempt: int) -> PcmChunk:

@@ -1,0 +1,220 @@
+"""What featurizer and inference replicas share: take a message, work, publish, and only then acknowledge.
+
+A delivery's PUBACK goes out after every outgoing message got a good one. What can never succeed goes to `genre/dead`
+and its chunk is acked as dead; what can't succeed now waits in hand and is tried again. Not here: the work itself
+(`Process`), which is a function of one message. Start at `Worker`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from services.bus import Bus, Delivery, Receipt
+from services.contract import Ack, ContractError, Dead, Message, utc
+from services.lifecycle import Life
+from services.settings import Worker as WorkerSettings
+
+log = logging.getLogger(__name__)
+
+RECEIPT_TIMEOUT_S = 10.0
+RETRY_MIN_S, RETRY_MAX_S = 0.1, 5.0
+STUCK_S = 60.0
+"""A single call of the work function that takes longer than this is a hang: the watchdog then ends the process."""
+
+DONE = Counter("genre_messages_total", "Messages taken from the bus, by outcome", ["service", "outcome"])
+SECONDS = Histogram(
+    "genre_stage_seconds",
+    "Time a stage spends on one message",
+    ["service"],
+    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
+)
+IN_HAND = Gauge("genre_in_hand", "Messages taken and not yet acknowledged", ["service"])
+RETRIES = Counter("genre_retries_total", "Tries that failed for now, by reason", ["service", "reason"])
+
+
+class Unavailable(Exception):  # noqa: N818  # a state of the world, not a defect of the message
+    """The work can't be done now; the same message may succeed later."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one message turns into.
+
+    Attributes:
+        out: messages that must be accepted before the ack; where `needs_reader`, each must also reach a session.
+        last: messages that are sent once all of `out` were accepted.
+    """
+
+    out: list[Message]
+    last: list[Message]
+    needs_reader: bool = False
+
+
+Process = Callable[[Message], Work]
+
+
+class Worker:
+    """Takes messages of one shared subscription and works on them in a few threads.
+
+    Args:
+        share: filter of the shared subscription, `$share/<group>/<filter>`.
+        process: the work; called from several threads at once. Raises ContractError for what can never succeed and
+            Unavailable for what can't now.
+    """
+
+    def __init__(self, life: Life, bus: Bus, settings: WorkerSettings, share: str, process: Process) -> None:
+        self._life, self._bus, self._settings = life, bus, settings
+        self._share, self._process = share, process
+        self._inbox: queue.Queue[Delivery] = queue.Queue(maxsize=2 * settings.receive_maximum + 8)
+        self._busy_since: dict[int, float] = {}
+        self._stop = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._loop, name=f"work-{i}", daemon=True) for i in range(settings.receive_maximum)
+        ]
+
+    def start(self) -> None:
+        """Subscribe and begin."""
+        for thread in self._threads:
+            thread.start()
+        self._bus.subscribe(self._share, self._take)
+
+    def healthy(self) -> bool:
+        """Whether every thread is alive and none has hung in the work function."""
+        now = time.monotonic()
+        stuck = [since for since in self._busy_since.copy().values() if now - since > STUCK_S]
+        return not stuck and all(thread.is_alive() for thread in self._threads)
+
+    def drain(self) -> None:
+        """Take no more, finish what is in hand within drain_s; what is left is sent again by the fetcher."""
+        self._bus.unsubscribe(self._share)
+        deadline = time.monotonic() + self._settings.drain_s
+        while time.monotonic() < deadline and (self._busy_since or not self._inbox.empty()):
+            time.sleep(0.02)
+        self._stop.set()
+
+    # --- one message -----------------------------------------------------------------------------------------------
+
+    def _take(self, delivery: Delivery) -> None:
+        """Hand a delivery to the threads (network thread)."""
+        if delivery.qos == 0 or delivery.message.retain:
+            # The contract is QoS 1, not retained; QoS 0 would escape Receive Maximum and grow without bound.
+            DONE.labels(self._life.service, "ignored").inc()
+            self._bus.ack(delivery)
+            return
+        try:
+            self._inbox.put_nowait(delivery)
+        except queue.Full:
+            # More than Receive Maximum in hand: a broker that does not keep to it. The fetcher sends it again.
+            DONE.labels(self._life.service, "overflow").inc()
+            self._bus.ack(delivery)
+
+    def _loop(self) -> None:
+        me = threading.get_ident()
+        while not self._stop.is_set():
+            try:
+                delivery = self._inbox.get(timeout=0.5)
+            except queue.Empty:
+                continue
+            if not self._bus.is_current(delivery):
+                continue  # its connection is gone: the broker or the fetcher sends it again
+            self._busy_since[me] = time.monotonic()
+            IN_HAND.labels(self._life.service).inc()
+            try:
+                self._handle(delivery)
+            except Exception as error:
+                log.exception("work failed on a message of %s", delivery.message.topic)
+                self._finish(delivery, self._burial(delivery.message, f"{type(error).__name__}: {error}"), "dead")
+            finally:
+                IN_HAND.labels(self._life.service).dec()
+                self._busy_since.pop(me, None)
+
+    def _handle(self, delivery: Delivery) -> None:
+        pause = RETRY_MIN_S
+        while not self._stop.is_set():
+            started = time.monotonic()
+            self._busy_since[threading.get_ident()] = started
+            try:
+                work, outcome = self._process(delivery.message), "done"
+            except ContractError as error:
+                work, outcome = self._burial(delivery.message, str(error)), "dead"
+            except Unavailable as error:
+                if pause == RETRY_MIN_S:
+                    log.warning("waiting: %s", error)
+                RETRIES.labels(self._life.service, "unavailable").inc()
+                if not self._bus.is_current(delivery):
+                    return
+                self._stop.wait(pause)
+                pause = min(2 * pause, RETRY_MAX_S)
+                continue
+            SECONDS.labels(self._life.service).observe(time.monotonic() - started)
+            self._finish(delivery, work, outcome)
+            return
+
+    def _finish(self, delivery: Delivery, work: Work, outcome: str) -> None:
+        """Publish, wait for every PUBACK, then acknowledge; give a refused delivery back to the fetcher."""
+        pause = RETRY_MIN_S
+        while not self._stop.is_set():
+            receipts = self._publish_all(work.out)
+            good = all(r.reached_someone if work.needs_reader else r.accepted for r in receipts)
+            if good and all(receipt.accepted for receipt in self._publish_all(work.last)):
+                self._bus.ack(delivery)
+                DONE.labels(self._life.service, outcome).inc()
+                return
+            if not self._bus.is_current(delivery):
+                return
+            problem = next((r for r in receipts if not r.accepted), receipts[0] if receipts else Receipt(-1, "ack"))
+            RETRIES.labels(self._life.service, "refused").inc()
+            if pause == RETRY_MIN_S:
+                log.warning("the broker did not take on a message: %s", problem.text)
+            self._busy_since[threading.get_ident()] = time.monotonic()
+            self._stop.wait(pause)
+            pause = min(2 * pause, RETRY_MAX_S)
+
+    def _publish_all(self, messages: list[Message]) -> list[Receipt]:
+        """Publish and wait for the receipts, in order; code -1 where none came."""
+        receipts: list[Receipt | None] = [None] * len(messages)
+        done = threading.Semaphore(0)
+
+        def keeper(index: int) -> Callable[[Receipt], None]:
+            def keep(receipt: Receipt) -> None:
+                receipts[index] = receipt
+                done.release()
+
+            return keep
+
+        for index, message in enumerate(messages):
+            self._bus.publish(message, keeper(index))
+        deadline = time.monotonic() + RECEIPT_TIMEOUT_S
+        for _ in messages:
+            if not done.acquire(timeout=max(0.0, deadline - time.monotonic())):
+                break
+        return [receipt or Receipt(-1, "no PUBACK") for receipt in receipts]
+
+    def _burial(self, message: Message, reason: str) -> Work:
+        """Return the dead letter for a message, and the ack that tells the fetcher, where it can be told."""
+        chunk = (message.correlation or b"").decode(errors="replace")[:200]
+        log.error("a message of %s can't be processed: %s; see %s", message.topic, reason, self._life.topics.dead)
+        letter = Dead(
+            at=utc(time.time()),
+            service=self._life.service,
+            instance=self._life.instance,
+            topic=message.topic,
+            reason=reason[:500],
+            chunk=chunk,
+            payload_bytes=len(message.payload),
+            payload_sha256=hashlib.sha256(message.payload).hexdigest(),
+        )
+        prefix = self._life.topics.acks("")
+        reply_to = message.response_topic or ""
+        # Only ever answer under the acks of this root: a hostile Response Topic must not make us write elsewhere.
+        known = reply_to.startswith(prefix) and not set("+#/\0") & set(reply_to[len(prefix) :]) and reply_to != prefix
+        acks = [Ack(chunk, "dead", reason).to_message(reply_to)] if known and chunk else []
+        return Work([Message(self._life.topics.dead, letter.to_json(), content_type="application/json")], acks)
