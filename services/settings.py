@@ -93,7 +93,7 @@ class Hls(Section):
     allow_private: bool = Field(
         False, description="Let a playlist from a public host lead to loopback or private addresses."
     )
-    request_timeout_s: float = Field(60.0, gt=0, description="Longest time a whole response may take, however it drips.")
+    request_timeout_s: float = Field(60.0, gt=0, description="Longest time of a whole response, however it drips.")
     redirects: int = Field(8, ge=0, le=50, description="Most redirects in a row.")
     playlist_limit_bytes: int = Field(8 << 20, ge=1 << 10, description="Largest playlist, after gzip.")
     key_limit_bytes: int = Field(1 << 10, ge=16, description="Largest response to a key request (a key is 16 bytes).")
@@ -111,7 +111,9 @@ class Hls(Section):
         60.0, ge=1, description="Further than this behind the start point of a live list, skip to that point."
     )
     stall_after_targets: float = Field(
-        3.0, ge=1, description="A live list without a new segment for this many target durations is reported as stalled."
+        3.0,
+        ge=1,
+        description="A live list with nothing new for this many target durations is reported as stalled.",
     )
     dead_after_s: float = Field(
         3600.0, gt=0, description="A stream that gave nothing for this long is over: stalled list or failing requests."
