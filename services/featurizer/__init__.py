@@ -1,0 +1,1 @@
+"""PCM windows to tensors: recipes, features, windows (pure), and the service around them."""
