@@ -148,6 +148,9 @@ def read(path: Path) -> Pcm:
     try:
         with soundfile.SoundFile(path) as sound:
             rate = int(sound.samplerate)
+            if sound.format == "RAW":
+                # libsndfile takes an .au file without a header (GTZAN's broken jazz.00054) for telephone audio: noise.
+                raise GenreError(str(path), "can't be read (it has no header)", remedy)
             if sound.frames > LONGEST_S * rate:
                 raise GenreError(str(path), f"lasts longer than {LONGEST_S} s", "cut it into clips")
             signal = sound.read(dtype="float32", always_2d=True)
