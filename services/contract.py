@@ -395,12 +395,14 @@ class MelTensor:
         levels_dbfs: tuple[float, ...],
         recipe: str,
         recipe_digest: str,
+        dtype: str = "float32",
     ) -> MelTensor:
         """Return the tensor that belongs to a chunk; features: (windows, frames, bands)."""
         stretch = TensorStretch(
             **chunk.stretch.model_dump(),
             recipe=recipe,
             recipe_digest=recipe_digest,
+            dtype=dtype,
             frames=features.shape[1],
             bands=features.shape[2],
             levels_dbfs=",".join(f"{level:.2f}" for level in levels_dbfs),

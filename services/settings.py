@@ -144,7 +144,18 @@ class Fetcher(Section):
     max_age_s: float = Field(
         60.0, gt=0, description="Live streams only: a chunk heard longer ago than this is dropped and counted as lost."
     )
+    cursor_interval_s: float = Field(2.0, ge=0, description="Least time between two writes of a stream's cursor.")
+    retry_failed_s: float = Field(
+        30.0, ge=0, description="A stream that failed is tried again after this long; 0 leaves it failed."
+    )
     silent_after_s: float = Field(30.0, gt=0, description="No result of a stream for this long becomes an event.")
+
+
+class Featurizer(Section):
+    """Which features the featurizer makes."""
+
+    recipe: Name | None = Field(None, description="Id of a recipe; unset takes the one in the model's card.")
+    dtype: Literal["float32", "float16"] = Field("float32", description="Type of the tensors on the bus.")
 
 
 class Inference(Section):
@@ -200,6 +211,7 @@ class Settings(BaseSettings):
     streams: tuple[Stream, ...] = ()
     hls: Hls = Hls()
     fetcher: Fetcher = Fetcher()
+    featurizer: Featurizer = Featurizer()
     worker: Worker = Worker()
     inference: Inference = Inference()
     paths: Paths = Paths()

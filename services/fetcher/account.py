@@ -55,6 +55,10 @@ class Account:
         """Enter samples of an epoch too short to classify."""
         self._closed(_Entry(samples, "short"))
 
+    def lost(self, samples: int, cause: str) -> None:
+        """Enter samples that were given up before they became a chunk."""
+        self._closed(_Entry(samples, "lost", cause))
+
     def settle(self, chunk: str, lost_cause: str = "") -> int:
         """Close a chunk's entry, as classified or, where a cause is given, as lost.
 

@@ -166,7 +166,7 @@ class Windower:
         return next(p for p in self._pieces if p.first_sample <= sample < p.first_sample + p.pcm.size)
 
     def _forget(self) -> None:
-        """Keep what a later window can need: all from the last window's start, which a moved-back window lies behind."""
+        """Keep what a later window can need: all from the last window on, for a moved-back one begins after it."""
         needed = self._start + max(0, self._next - 1) * self._hop
         while len(self._pieces) > 1 and self._pieces[0].first_sample + self._pieces[0].pcm.size <= needed:
             self._pieces.popleft()

@@ -1,0 +1,271 @@
+"""Keeps every chunk until its ack: credits, redelivery, and giving up only what can never succeed.
+
+One courier a fetcher process. A chunk is sent again when later ones were acked and it was not, or, when nothing at all
+is acked, one chunk at a time as a probe: a dead pipeline is never flooded. Not here: cutting chunks (`chunks.py`) and
+the ledger (`account.py`). Start at `Courier.send`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from collections import Counter as Tally
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from services.bus import Bus, Delivery, Receipt
+from services.contract import Ack, ContractError, Dead, Message, PcmChunk, Topics, again, utc
+from services.fetcher.chunks import Cut
+from services.settings import Fetcher
+
+log = logging.getLogger(__name__)
+
+UNHEARD_S = 0.25
+"""A chunk that the broker had no featurizer for is offered again this soon, one at a time until one is taken."""
+
+SENT = Counter("genre_chunks_sent_total", "PCM chunks published, by first or repeated", ["kind"])
+OUTSTANDING = Gauge("genre_chunks_outstanding", "Chunks without an ack; the bound is fetcher.credits")
+ACK_SECONDS = Histogram(
+    "genre_ack_seconds",
+    "From a chunk's first send to its ack",
+    buckets=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 60),
+)
+
+
+class RetransmissionTimer:
+    """How long to wait for an ack, learned from those that came (RFC 6298, with Karn's rule left to the caller)."""
+
+    def __init__(self, least_s: float, most_s: float) -> None:
+        self._least_s, self._most_s = least_s, most_s
+        self._smoothed: float | None = None
+        self._variation = 0.0
+
+    def learn(self, seconds: float) -> None:
+        """Take in one measured wait."""
+        if self._smoothed is None:
+            self._smoothed, self._variation = seconds, seconds / 2
+        else:
+            self._variation = 0.75 * self._variation + 0.25 * abs(self._smoothed - seconds)
+            self._smoothed = 0.875 * self._smoothed + 0.125 * seconds
+
+    @property
+    def timeout_s(self) -> float:
+        """The wait after which a chunk is overdue."""
+        if self._smoothed is None:
+            return self._least_s
+        return min(max(self._smoothed + 4 * self._variation, self._least_s), self._most_s)
+
+
+@dataclass
+class _Parcel:
+    cut: Cut
+    settle: Callable[[str], None]
+    first_sent: float
+    last_sent: float
+    attempts: int = 1
+    overtaken: int = 0
+    with_broker: bool = False
+    unheard: bool = False
+    featurized: bool = False
+    chunk: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.chunk = self.cut.stretch.chunk
+
+
+class Courier:
+    """Sends chunks and answers for them.
+
+    Args:
+        fetcher: this fetcher's instance: its acks come to `genre/acks/<fetcher>`.
+        on_lost: called with (cut, cause, reason) when a chunk is given up.
+    """
+
+    def __init__(
+        self, bus: Bus, topics: Topics, fetcher: str, settings: Fetcher, on_lost: Callable[[Cut, str, str], None]
+    ) -> None:
+        self._bus, self._topics, self._settings = bus, topics, settings
+        self._fetcher, self._reply_to, self._on_lost = fetcher, topics.acks(fetcher), on_lost
+        self._parcels: dict[str, _Parcel] = {}
+        self._per_stream: Tally[str] = Tally()
+        self._changed = threading.Condition()
+        self._timer = RetransmissionTimer(settings.ack_timeout_s, settings.ack_timeout_max_s)
+        self._newest_acked = 0.0
+        self._probe_at, self._probe_factor = 0.0, 1.0
+        self._someone_listens = True
+
+    def start(self) -> None:
+        """Begin to listen for acks."""
+        self._bus.subscribe(self._reply_to, self._acked)
+
+    # --- sending ---------------------------------------------------------------------------------------------------
+
+    def send(self, cut: Cut, settle: Callable[[str], None], stop: threading.Event) -> None:
+        """Send a chunk as soon as there is credit; returns once it is on its way, given up as stale, or `stop` is set.
+
+        Args:
+            settle: called once with '' when the chunk's results are out, or with the cause of its loss.
+        """
+        stream = cut.stretch.stream
+        with self._changed:
+            while not self._has_credit(stream) and not stop.is_set():
+                if self._stale(cut, time.time()):
+                    break
+                self._changed.wait(0.2)
+            if stop.is_set():
+                return
+            stale = self._stale(cut, time.time()) and not self._has_credit(stream)
+            if not stale:
+                now = time.monotonic()
+                parcel = _Parcel(cut, settle, now, now)
+                self._parcels[parcel.chunk] = parcel
+                self._per_stream[stream] += 1
+                OUTSTANDING.set(len(self._parcels))
+        if stale:
+            self._give_up(cut, settle, "stale", f"no room for it within {self._settings.max_age_s:g} s")
+        else:
+            self._publish(parcel)
+
+    def outstanding(self, stream: str) -> int:
+        """Return how many chunks of a stream wait for their ack."""
+        with self._changed:
+            return self._per_stream[stream]
+
+    def stuck_stage(self, stream: str) -> str:
+        """Name the stage that holds a stream's oldest chunk: broker, featurizer or inference."""
+        if not self._bus.connected:
+            return "broker"
+        with self._changed:
+            mine = [p for p in self._parcels.values() if p.cut.stretch.stream == stream]
+        if any(not parcel.with_broker for parcel in mine):
+            return "broker"
+        return "inference" if any(parcel.featurized for parcel in mine) else "featurizer"
+
+    def _has_credit(self, stream: str) -> bool:
+        return (
+            self._per_stream[stream] < self._settings.credits_per_stream and len(self._parcels) < self._settings.credits
+        )
+
+    def _stale(self, cut: Cut, now: float) -> bool:
+        return cut.live and now - cut.stretch.received_at > self._settings.max_age_s
+
+    def _publish(self, parcel: _Parcel) -> None:
+        chunk = again(PcmChunk(parcel.cut.stretch, parcel.cut.pcm, self._reply_to), parcel.attempts)
+        SENT.labels("first" if parcel.attempts == 1 else "again").inc()
+        parcel.with_broker = False
+        self._bus.publish(chunk.to_message(self._topics), lambda receipt: self._received(parcel, receipt))
+
+    def _received(self, parcel: _Parcel, receipt: Receipt) -> None:
+        """Note the PUBACK. A refusal is a broker's setting to mend: the chunk stays and is tried again."""
+        parcel.with_broker = True
+        parcel.unheard = not receipt.reached_someone
+        if receipt.reached_someone and not self._someone_listens:
+            self._probe_factor = 1.0
+        self._someone_listens = receipt.reached_someone
+        if not receipt.accepted and parcel.attempts in (1, 4, 16, 64):
+            log.error(
+                "the broker refused chunk %s: %s; check this user's rights and the broker's size limits",
+                parcel.chunk,
+                receipt.text,
+            )
+
+    # --- acks ------------------------------------------------------------------------------------------------------
+
+    def _acked(self, delivery: Delivery) -> None:
+        """Take an ack (network thread)."""
+        self._bus.ack(delivery)
+        try:
+            ack = Ack.from_message(delivery.message)
+        except ContractError as error:
+            log.warning("an ack on %s is ignored: %s", self._reply_to, error)
+            return
+        with self._changed:
+            parcel = self._parcels.get(ack.chunk)
+            if parcel is None:
+                return  # acked before, or given up: a duplicate is harmless
+            if ack.outcome == "featurized":
+                parcel.featurized = True
+                return
+            self._remove(parcel)
+            now = time.monotonic()
+            if parcel.attempts == 1:
+                self._timer.learn(now - parcel.first_sent)
+            self._newest_acked = max(self._newest_acked, parcel.last_sent)
+            self._probe_factor = 1.0
+        ACK_SECONDS.observe(now - parcel.first_sent)
+        if ack.outcome == "done":
+            parcel.settle("")
+        else:
+            # Whoever said dead has published the dead letter; here it only becomes a loss in the ledger.
+            self._on_lost(parcel.cut, "dead", ack.reason)
+            parcel.settle("dead")
+
+    def _remove(self, parcel: _Parcel) -> None:
+        del self._parcels[parcel.chunk]
+        self._per_stream[parcel.cut.stretch.stream] -= 1
+        OUTSTANDING.set(len(self._parcels))
+        self._changed.notify_all()
+
+    # --- sending again ---------------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Send again what is overdue, give up what is hopeless or stale; call it a few times a second."""
+        now, wall = time.monotonic(), time.time()
+        hopeless: list[tuple[_Parcel, str, str]] = []
+        repeat: list[_Parcel] = []
+        with self._changed:
+            timeout_s = self._timer.timeout_s
+            waiting: list[_Parcel] = []
+            for parcel in self._parcels.values():
+                if self._stale(parcel.cut, wall):
+                    hopeless.append((parcel, "stale", f"no result within {self._settings.max_age_s:g} s"))
+                elif parcel.unheard and now - parcel.last_sent > UNHEARD_S:
+                    (repeat if self._someone_listens else waiting).append(parcel)
+                elif now - parcel.last_sent > timeout_s and parcel.with_broker:
+                    if self._newest_acked > parcel.last_sent:
+                        parcel.overtaken += 1
+                        if parcel.overtaken >= self._settings.give_up_after:
+                            hopeless.append(
+                                (parcel, "no-answer", f"unanswered {parcel.attempts} times while others were")
+                            )
+                        else:
+                            repeat.append(parcel)
+                    else:
+                        waiting.append(parcel)
+            if self._bus.connected and waiting and not repeat and now >= self._probe_at:
+                repeat.append(min(waiting, key=lambda parcel: parcel.last_sent))
+                wait_s = timeout_s if self._someone_listens else UNHEARD_S
+                self._probe_at = now + wait_s * self._probe_factor
+                self._probe_factor = min(2 * self._probe_factor, self._settings.ack_timeout_max_s / wait_s)
+            for parcel, _, _ in hopeless:
+                self._remove(parcel)
+            if not self._bus.connected:
+                repeat = []
+            for parcel in repeat:
+                parcel.attempts += 1
+                parcel.last_sent = now
+        for parcel in repeat:
+            self._publish(parcel)
+        for parcel, cause, reason in hopeless:
+            self._give_up(parcel.cut, parcel.settle, cause, reason)
+
+    def _give_up(self, cut: Cut, settle: Callable[[str], None], cause: str, reason: str) -> None:
+        stretch = cut.stretch
+        log.warning("chunk %s is lost: %s", stretch.chunk, reason)
+        letter = Dead(
+            at=utc(time.time()),
+            service="fetcher",
+            instance=self._fetcher,
+            topic=self._topics.pcm(stretch.stream),
+            reason=reason,
+            chunk=stretch.chunk,
+            payload_bytes=cut.pcm.nbytes,
+            payload_sha256=hashlib.sha256(cut.pcm.tobytes()).hexdigest(),
+        )
+        self._bus.publish(Message(self._topics.dead, letter.to_json(), content_type="application/json"))
+        self._on_lost(cut, cause, reason)
+        settle(cause)

@@ -1,0 +1,135 @@
+"""Triton as the engine: gRPC with a deadline, health by canary inference, and a cure for a dead model process.
+
+Triton says "ready" while a model's process is dead, and load_model alone is then a no-op: only an answer proves health,
+and unload + load brings the process back. Not here: starting a server (services/supervisor/triton_server.py).
+Start at `TritonBackend.scores`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Any
+
+import numpy as np
+import tritonclient.grpc as triton
+from numpy.typing import NDArray
+from tritonclient.utils import InferenceServerException
+
+from services.contract import ContractError
+from services.errors import GenreError
+from services.inference.card import Card
+from services.worker import Unavailable
+
+log = logging.getLogger(__name__)
+
+RELOAD_PAUSE_S = 5.0
+_TRANSIENT = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED", "CANCELLED")
+
+
+class TritonBackend:
+    """Asks one Triton server for a model's scores; safe to call from several threads.
+
+    Args:
+        url: host:port of the gRPC endpoint.
+        deadline_s: longest wait for one answer.
+    """
+
+    def __init__(self, card: Card, url: str, deadline_s: float) -> None:
+        self._card, self._url, self._deadline_s = card, url, deadline_s
+        self._client = triton.InferenceServerClient(url, verbose=False)
+        self._reload_lock = threading.Lock()
+        self._reloaded_at = 0.0
+
+    def wait_ready(self, timeout_s: float) -> None:
+        """Wait until a canary inference is answered.
+
+        Raises:
+            GenreError: naming the server, what it said and what to do.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                self.canary()
+                return
+            except Unavailable as error:
+                if time.monotonic() > deadline:
+                    raise GenreError(
+                        f"Triton at {self._url}",
+                        f"does not answer for model {self._card.name} within {timeout_s:g} s ({error})",
+                        "start Triton with this model repository, set inference.triton_url, or use backend 'onnx'",
+                    ) from error
+                time.sleep(0.2)
+            except ContractError as error:
+                raise GenreError(
+                    f"Triton at {self._url}",
+                    f"its model {self._card.name} does not take this recipe's tensors ({error})",
+                    "give it the models/ folder that belongs to this card",
+                ) from error
+
+    def canary(self) -> None:
+        """Run one inference on zeros: the only sign of health that can be trusted."""
+        self.scores(np.zeros((1, *self._card.recipe.shape), np.float32))
+
+    def scores(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return calibrated probabilities, float32 [windows, labels].
+
+        Args:
+            features: float32 [windows, frames, bands].
+
+        Raises:
+            Unavailable: Triton is away, late, or its model process just died; try again.
+            ContractError: Triton refuses this tensor, or answers with another shape.
+        """
+        tensor = triton.InferInput("features", list(features.shape), "FP32")
+        tensor.set_data_from_numpy(np.ascontiguousarray(features, np.float32))
+        try:
+            answer = self._client.infer(
+                self._card.name,
+                [tensor],
+                outputs=[triton.InferRequestedOutput("scores")],
+                client_timeout=self._deadline_s,
+            )
+        except InferenceServerException as error:
+            raise self._judged(error) from error
+        scores = answer.as_numpy("scores")
+        if scores is None or scores.shape != (len(features), len(self._card.labels)):
+            # Triton 24.10 with numpy 2 in its model processes answers like this, without an error of its own.
+            raise Unavailable(f"Triton answered with {None if scores is None else scores.shape} instead of scores")
+        return np.asarray(scores, np.float32)
+
+    def _judged(self, error: InferenceServerException) -> Exception:
+        """Return what an error of Triton means here; a dead model process is brought back on the way."""
+        status, text = str(error.status() or ""), str(error.message() or error)
+        if "Stub process" in text or "is not healthy" in text:
+            self._reload("its model process died")
+            return Unavailable(f"Triton's process of {self._card.name} died; it is loaded again")
+        if any(name in status for name in _TRANSIENT):
+            return Unavailable(f"Triton at {self._url}: {status} {text}"[:200])
+        if "NOT_FOUND" in status or "not found" in text or "is not ready" in text:
+            self._reload("the model is not loaded")
+            return Unavailable(f"Triton at {self._url} has no model {self._card.name}: {text}"[:200])
+        if "INVALID_ARGUMENT" in status:
+            return ContractError(f"Triton: {text}"[:300])
+        return Unavailable(f"Triton at {self._url}: {status} {text}"[:200])
+
+    def _reload(self, reason: str) -> None:
+        """Unload and load the model, at most once in a while whoever asks; load alone is a no-op for a dead process."""
+        with self._reload_lock:
+            if time.monotonic() - self._reloaded_at < RELOAD_PAUSE_S:
+                return
+            log.warning("Triton at %s: %s; loading %s again", self._url, reason, self._card.name)
+            for call in (self._client.unload_model, self._client.load_model):
+                self._quietly(call)
+            self._reloaded_at = time.monotonic()
+
+    def _quietly(self, call: Any) -> None:
+        try:
+            call(self._card.name, client_timeout=30.0)
+        except InferenceServerException as error:
+            log.warning("Triton at %s: %s", self._url, error)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
