@@ -235,7 +235,10 @@ class Dead(Flat):
 
 
 class Stretch(BaseModel):
-    """Which stretch of which stream a binary message covers; travels as User Properties, one a field."""
+    """Which stretch of which stream a binary message covers; travels as User Properties, one a field.
+
+    filled_from: where the epoch is shorter than a window, the samples of it that were repeated to fill one; else 0.
+    """
 
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
 
@@ -244,7 +247,7 @@ class Stretch(BaseModel):
     first_sample: int = Field(ge=0, le=2**53)
     windows: int = Field(ge=1, le=64)
     hop: int = Field(ge=1, le=WINDOW)
-    padded: bool = False
+    filled_from: int = Field(0, ge=0, lt=WINDOW)
     received_at: float = Field(ge=0, le=1e11)
     observed_at: float = Field(ge=0, le=1e11)
     title: str = Field("", max_length=512)
@@ -263,6 +266,11 @@ class Stretch(BaseModel):
     def window_id(self, index: int, model: str) -> str:
         """Return the result id of one window."""
         return f"{self.stream}/{self.epoch}/{self.first_samples()[index]}/{model}"
+
+    @property
+    def padded(self) -> bool:
+        """Whether the window was filled by repeating a shorter epoch."""
+        return self.filled_from > 0
 
     @property
     def samples(self) -> int:

@@ -6,10 +6,11 @@ never from the file itself. Start at `Settings`; each section is a class of its 
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, TypeAdapter, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
@@ -200,12 +201,8 @@ class Metrics(Section):
     port: int = Field(0, ge=0, le=65535, description="Its port; 0 turns the endpoint off.")
 
 
-class Settings(BaseSettings):
+class Settings(Section):
     """The whole configuration."""
-
-    model_config = SettingsConfigDict(
-        env_prefix="GENRE_", env_nested_delimiter="__", extra="forbid", frozen=True, validate_default=True
-    )
 
     broker: Broker = Broker()
     streams: tuple[Stream, ...] = ()
@@ -217,6 +214,14 @@ class Settings(BaseSettings):
     paths: Paths = Paths()
     log: Log = Log()
     metrics: Metrics = Metrics()
+
+
+class _WithEnvironment(Settings, BaseSettings):
+    """The configuration with the environment over it."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="GENRE_", env_nested_delimiter="__", extra="forbid", frozen=True, validate_default=True
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -244,13 +249,22 @@ def load(path: Path | None = None) -> Settings:
         path = Path(os.environ["GENRE_CONFIG"])
     source = str(path) if path else "configuration"
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8")) if path else {}
+        values = _read(path) if path else {}
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(source, f"can't be read ({error})", "give --config a readable TOML file") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
         raise UsageError(source, f"is not TOML: {error}", "mend that line") from error
+    return checked(values, source, _WithEnvironment)
+
+
+def checked(values: dict[str, Any], source: str, kind: type[Settings] = Settings) -> Settings:
+    """Return settings made of values alone.
+
+    Raises:
+        UsageError: naming the key, the value and what is allowed.
+    """
     try:
-        settings = Settings(**values)
+        settings = kind(**values)
     except ValidationError as error:
         raise UsageError(source, describe(error), "see docs/configuration.md") from error
     except SettingsError as error:
@@ -262,6 +276,13 @@ def load(path: Path | None = None) -> Settings:
             source, f"streams: the name {sorted(twice)[0]!r} stands twice", "give each stream its own name"
         )
     return settings
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read TOML, or JSON as `genre up` writes it for its children."""
+    text = path.read_text(encoding="utf-8")
+    values: dict[str, Any] = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    return values
 
 
 def describe(error: ValidationError) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from services import logs, settings
-from services.contract import Ack, Message, MelTensor, PcmChunk
+from services.contract import Ack, MelTensor, Message, PcmChunk
 from services.errors import GenreError
 from services.featurizer.features import Featurizer
 from services.featurizer.recipe import Recipe, load_recipe

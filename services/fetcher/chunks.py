@@ -124,13 +124,13 @@ class Windower:
     def _cut(self, first: int, count: int) -> Cut:
         samples = WINDOW + (count - 1) * self._hop
         pcm = self._read(first, first + samples)
-        return self._made(first, count, pcm, first + samples, padded=False)
+        return self._made(first, count, pcm, first + samples, filled_from=0)
 
     def _padded(self, samples: int) -> Cut:
         pcm = np.resize(self._read(self._start, self._start + samples), WINDOW)
-        return self._made(self._start, 1, pcm, self._start + samples, padded=True)
+        return self._made(self._start, 1, pcm, self._start + samples, filled_from=samples)
 
-    def _made(self, first: int, count: int, pcm: NDArray[np.int16], end: int, *, padded: bool) -> Cut:
+    def _made(self, first: int, count: int, pcm: NDArray[np.int16], end: int, *, filled_from: int) -> Cut:
         piece = self._piece_at(first)
         track = self._track_at(first + WINDOW // 2)
         wall_clock = piece.received_at
@@ -142,7 +142,7 @@ class Windower:
             first_sample=first,
             windows=count,
             hop=self._hop,
-            padded=padded,
+            filled_from=filled_from,
             received_at=self._pieces[-1].received_at,
             observed_at=round(wall_clock, 3),
             title=track.title,

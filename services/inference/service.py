@@ -112,7 +112,7 @@ class InferenceService:
             kind=judged.kind,
             scores={label: round(float(score), 4) for label, score in zip(card.labels, scores, strict=True)},
             start_s=round(first / SAMPLE_RATE, 3),
-            end_s=round((first + WINDOW) / SAMPLE_RATE, 3),
+            end_s=round((first + (stretch.filled_from or WINDOW)) / SAMPLE_RATE, 3),
             observed_at=utc(stretch.observed_at + index * stretch.hop / SAMPLE_RATE),
             epoch=stretch.epoch,
             padded=stretch.padded,

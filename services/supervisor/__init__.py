@@ -1,0 +1,1 @@
+"""`genre up`: everything on this machine under one supervisor. Start at `up.py`."""

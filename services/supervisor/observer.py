@@ -1,0 +1,144 @@
+"""What `genre up` and `genre watch` see on the bus: results, ledgers, events, health; a reader like any dashboard.
+
+It keeps values only (who reads decides how to show them) and bounds each of them. Start at `Observer`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from services.bus import Bus, Delivery
+from services.contract import ContractError, Event, Ledger, Result, Status, Topics, parse
+from services.settings import Broker
+
+log = logging.getLogger(__name__)
+
+RECENT = 20
+"""Windows of a stream that are kept: 30 s at a hop of 1.5 s."""
+MOST_STREAMS = 10_000
+MOST_IDS = 2_000_000
+
+
+@dataclass
+class Seen:
+    """What was seen of one stream."""
+
+    recent: deque[Result] = field(default_factory=lambda: deque(maxlen=RECENT))
+    results: int = 0
+    duplicates: int = 0
+    ledger: Ledger | None = None
+    last_event: Event | None = None
+    failed: str = ""
+    latencies_ms: deque[float] = field(default_factory=lambda: deque(maxlen=1000))
+
+
+class Observer:
+    """Reads results, events, ledgers and status, and keeps what a person wants to see.
+
+    Args:
+        on_result: called with each first result of an id and its payload, from the network thread.
+        on_event: called with each event.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        client_id: str,
+        *,
+        durable: bool = False,
+        on_result: Callable[[Result, bytes], None] | None = None,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> None:
+        self._topics = Topics(broker.root)
+        self._on_result, self._on_event = on_result, on_event
+        self._ids: set[str] = set()
+        self._lock = threading.Lock()
+        self.streams: dict[str, Seen] = {}
+        self.status: dict[str, Status] = {}
+        self.last_result_at = 0.0
+        self.bus = Bus(broker, client_id, durable=durable, receive_maximum=500)
+
+    def start(self) -> None:
+        """Subscribe and connect."""
+        self.bus.subscribe(self._topics.results, self._guard(self._result))
+        self.bus.subscribe(self._topics.events, self._guard(self._event))
+        self.bus.subscribe(self._topics.ledger("+"), self._guard(self._ledger))
+        self.bus.subscribe(self._topics.status("+", "+"), self._guard(self._status))
+        self.bus.start()
+
+    def stop(self) -> None:
+        """Disconnect."""
+        self.bus.stop()
+
+    def seen(self) -> dict[str, Seen]:
+        """Return the streams seen so far, by name."""
+        with self._lock:
+            return dict(sorted(self.streams.items()))
+
+    def _stream(self, name: str) -> Seen:
+        with self._lock:
+            if name not in self.streams and len(self.streams) >= MOST_STREAMS:
+                raise ContractError(f"more than {MOST_STREAMS} streams")
+            return self.streams.setdefault(name, Seen())
+
+    def _guard(self, handle: Callable[[bytes], None]) -> Callable[[Delivery], None]:
+        """Acknowledge whatever comes; say of a strange message that it is passed over."""
+
+        def handler(delivery: Delivery) -> None:
+            try:
+                if delivery.message.payload:
+                    handle(delivery.message.payload)
+            except ContractError as error:
+                log.warning("a message on %s is passed over: %s", delivery.message.topic, error)
+            finally:
+                self.bus.ack(delivery)
+
+        return handler
+
+    def _result(self, payload: bytes) -> None:
+        result = parse(Result, payload)
+        seen = self._stream(result.stream)
+        if result.id in self._ids:
+            seen.duplicates += 1
+            return
+        if len(self._ids) >= MOST_IDS:
+            self._ids.clear()
+        self._ids.add(result.id)
+        seen.results += 1
+        seen.recent.append(result)
+        seen.latencies_ms.append(result.latency_ms)
+        self.last_result_at = time.monotonic()
+        if self._on_result is not None:
+            self._on_result(result, payload)
+
+    def _event(self, payload: bytes) -> None:
+        event = parse(Event, payload)
+        seen = self._stream(event.stream)
+        seen.last_event = event
+        seen.failed = event.reason if event.kind == "error" else "" if event.kind == "started" else seen.failed
+        if self._on_event is not None:
+            self._on_event(event)
+
+    def _ledger(self, payload: bytes) -> None:
+        ledger = parse(Ledger, payload)
+        self._stream(ledger.stream).ledger = ledger
+
+    def _status(self, payload: bytes) -> None:
+        status = parse(Status, payload)
+        if len(self.status) < MOST_STREAMS:
+            self.status[f"{status.service}/{status.instance}"] = status
+
+    def ledgers(self) -> dict[str, dict[str, object]]:
+        """Return each stream's ledger with the results seen here, as `--json` prints it."""
+        out: dict[str, dict[str, object]] = {}
+        for name, seen in self.seen().items():
+            ledger = seen.ledger or Ledger(stream=name)
+            values = ledger.model_dump(exclude={"stream", "in_flight", "ended"})
+            causes = values.pop("causes")
+            out[name] = {**values, "results": seen.results, "duplicates": seen.duplicates, "causes": causes}
+        return out

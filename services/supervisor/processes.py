@@ -1,0 +1,176 @@
+"""Child processes under one roof: started, watched, restarted with back-off, and all gone at the end.
+
+Each child writes to its own log file; it dies with the supervisor even if that is killed (PR_SET_PDEATHSIG). Not here:
+what the children are (`up.py`). Start at `Household`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.errors import GenreError
+
+log = logging.getLogger(__name__)
+
+BACKOFF_MIN_S, BACKOFF_MAX_S = 0.5, 15.0
+STEADY_S = 30.0
+"""A child that lived this long has proven itself: its next restart is quick again."""
+_PR_SET_PDEATHSIG = 1
+
+
+def _die_with_parent() -> None:
+    """Ask Linux for SIGTERM when the supervisor is gone, and leave its terminal's Ctrl-C to it."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    os.setpgid(0, 0)
+
+
+@dataclass
+class Child:
+    """One process and how to start it again.
+
+    Attributes:
+        env: its whole environment; None inherits the supervisor's.
+        stop_s: how long it may take to end before it is killed.
+        before: run before each start, e.g. to sweep what a killed one left.
+    """
+
+    name: str
+    argv: Sequence[str]
+    log_file: Path
+    env: Mapping[str, str] | None = None
+    stop_s: float = 8.0
+    before: Callable[[], None] | None = None
+    process: subprocess.Popen[bytes] | None = None
+    started_at: float = 0.0
+    restarts: int = 0
+    _due: float = 0.0
+    _pause: float = BACKOFF_MIN_S
+
+    def start(self) -> None:
+        """Start the process.
+
+        Raises:
+            GenreError: where its program can't be run.
+        """
+        if self.before is not None:
+            self.before()
+        with self.log_file.open("ab") as out:
+            try:
+                self.process = subprocess.Popen(
+                    self.argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=subprocess.STDOUT,
+                    env=self.env,
+                    preexec_fn=_die_with_parent,
+                )
+            except OSError as error:
+                raise GenreError(
+                    self.argv[0], f"can't be started ({error.strerror})", "install it; see README"
+                ) from error
+        self.started_at = time.monotonic()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self.process is not None and self.process.poll() is None
+
+    def last_words(self) -> str:
+        """Return the last line of its log."""
+        try:
+            lines = self.log_file.read_bytes()[-4000:].decode(errors="replace").strip().splitlines()
+        except OSError:
+            return ""
+        return lines[-1].strip()[:300] if lines else ""
+
+    def keep(self) -> None:
+        """Restart it if it died and its pause is over."""
+        if self.alive:
+            return
+        now = time.monotonic()
+        if self._due == 0.0:
+            code = self.process.returncode if self.process else None
+            if now - self.started_at > STEADY_S:
+                self._pause = BACKOFF_MIN_S
+            self._due = now + self._pause
+            log.warning(
+                "%s ended (%s); starting it again in %.1f s: %s", self.name, code, self._pause, self.last_words()
+            )
+            self._pause = min(2 * self._pause, BACKOFF_MAX_S)
+        elif now >= self._due:
+            self._due = 0.0
+            self.restarts += 1
+            self.start()
+
+    def signal(self, number: int) -> None:
+        """Send a signal to its whole group, where it still runs."""
+        if self.process is not None and self.process.poll() is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, number)
+
+
+class Household:
+    """All children of one `genre up`."""
+
+    def __init__(self) -> None:
+        self._children: list[Child] = []
+
+    def add(self, child: Child) -> Child:
+        """Start a child and watch it from now on."""
+        child.start()
+        self._children.append(child)
+        return child
+
+    def keep(self) -> None:
+        """Restart who died; call it about every half second."""
+        for child in self._children:
+            child.keep()
+
+    def remove(self, child: Child) -> None:
+        """End one child and watch it no more."""
+        self._children.remove(child)
+        self._end([child])
+
+    @property
+    def restarts(self) -> int:
+        """How often a child had to be started again."""
+        return sum(child.restarts for child in self._children)
+
+    def children(self) -> list[Child]:
+        """Return the children in the order they were started."""
+        return list(self._children)
+
+    def end(self) -> None:
+        """End everything, services before what they depend on; nothing of ours is left running."""
+        while self._children:
+            # Services drain through the broker, so each group ends before the next is asked: last started, first ended.
+            group = [self._children.pop()]
+            kind = group[0].name.rsplit("-", 1)[0]
+            while self._children and self._children[-1].name.rsplit("-", 1)[0] == kind:
+                group.append(self._children.pop())
+            self._end(group)
+
+    def _end(self, group: list[Child]) -> None:
+        for child in group:
+            child.signal(signal.SIGCONT)
+            child.signal(signal.SIGTERM)
+        for child in group:
+            if child.process is None:
+                continue
+            try:
+                child.process.wait(child.stop_s)
+            except subprocess.TimeoutExpired:
+                log.warning("%s did not end within %.0f s; killed", child.name, child.stop_s)
+                child.signal(signal.SIGKILL)
+                child.process.wait(5)
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(child.process.pid, signal.SIGKILL)  # what it left behind in its group, e.g. Triton's stubs

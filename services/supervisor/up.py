@@ -1,0 +1,367 @@
+"""`genre up`: the whole main job on this machine under one supervisor, from broker to live table.
+
+It decides what is wanted and when it is over; `household.py` knows the parts, `processes.py` keeps them running,
+`observer.py` watches the results. Start at `up`, then `Run`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+from services import logs, settings
+from services.contract import Result
+from services.errors import GenreError, UsageError
+from services.supervisor import household, triton_server
+from services.supervisor.household import Plan
+from services.supervisor.observer import Observer
+from services.supervisor.processes import Household
+
+log = logging.getLogger(__name__)
+
+START_S = 20.0
+GRACE_S = 10.0
+"""How long results may trail the ledger that counts them."""
+
+
+def _pairs(option: str, values: tuple[str, ...]) -> dict[str, str]:
+    """Split NAME=VALUE options."""
+    pairs: dict[str, str] = {}
+    for value in values:
+        name, sign, rest = value.partition("=")
+        if not sign or not name or not rest:
+            raise UsageError(f"{option} {value}", "is not NAME=VALUE", f"write {option} name=value")
+        if name in pairs:
+            raise UsageError(f"{option} {value}", f"{name} is given twice", "give each name once")
+        pairs[name] = rest
+    return pairs
+
+
+def _counts(option: str, values: tuple[str, ...], allowed: tuple[str, ...], most: int) -> dict[str, int]:
+    """Split NAME=NUMBER options whose names are known."""
+    counts: dict[str, int] = {}
+    for name, text in _pairs(option, values).items():
+        if name not in allowed:
+            raise UsageError(
+                f"{option} {name}={text}", f"{name!r} is not one of {', '.join(allowed)}", "use one of those"
+            )
+        if not text.isdigit() or not 1 <= int(text) <= most:
+            raise UsageError(
+                f"{option} {name}={text}", f"{text!r} is not a number from 1 to {most}", "give such a number"
+            )
+        counts[name] = int(text)
+    return counts
+
+
+class Run:
+    """One `genre up`, from its first child to its last.
+
+    Args:
+        replicas: how many of each service.
+        explicit_backend: the user chose the backend; it is then never exchanged for another.
+    """
+
+    def __init__(
+        self,
+        config: settings.Settings,
+        plan: Plan,
+        replicas: dict[str, int],
+        *,
+        json_lines: bool,
+        explicit_backend: bool,
+    ) -> None:
+        self._config, self._plan, self._replicas = config, plan, replicas
+        self._json, self._explicit_backend = json_lines, explicit_backend
+        self._house = Household()
+        self._observer: Observer | None = None
+
+    # --- starting --------------------------------------------------------------------------------------------------
+
+    def start(self, music: Path | None, until_end: bool) -> None:
+        """Start everything, in the order in which it is needed.
+
+        Raises:
+            GenreError: for the first part that does not come up.
+        """
+        plan = self._plan
+        plan.check_ports()
+        broker = self._house.add(household.broker(plan))
+        self._with(broker={"host": "127.0.0.1", "port": plan.port("broker")})
+        self._start_triton()
+        if music is not None:
+            self._with(streams=[*self._dumped()["streams"], *self._music_streams(music, until_end)])
+        if not self._config.streams:
+            raise UsageError("genre up", "there is nothing to listen to", "give --stream NAME=URL or --music DIR")
+        household.wait_port(broker, plan.port("broker"), START_S)
+        self._observer = Observer(
+            self._config.broker, f"{self._config.broker.root}-up", durable=True, on_result=self._printer()
+        )
+        self._observer.start()
+        self._observer.bus.wait_connected(START_S)
+        path = plan.configuration(self._config)
+        for name in ("inference", "featurizer", "fetcher"):
+            for number in range(1, self._replicas.get(name, 1) + 1):
+                self._house.add(household.service(plan, name, path, str(number)))
+
+    def _start_triton(self) -> None:
+        if self._config.inference.backend != "triton":
+            return
+        try:
+            self._house.add(household.triton(self._plan, self._config))
+        except GenreError as error:
+            if self._explicit_backend:
+                raise
+            click.echo(f"genre up: {error.thing}: {error.reason}; using --backend onnx instead", err=True)
+            self._with(inference={**self._dumped()["inference"], "backend": "onnx"})
+            return
+        url = f"127.0.0.1:{self._plan.port('triton')}"
+        self._with(inference={**self._dumped()["inference"], "triton_url": url})
+
+    def _music_streams(self, music: Path, until_end: bool) -> list[dict[str, Any]]:
+        """Package music as HLS and serve it: to its end as VOD, else as endless live streams."""
+        from services.origin.package import Packaged, Packaging, package_each
+
+        hls, packaged = self._plan.folder / "hls", Packaged()
+        steps = package_each(music, hls, Packaging(coder="fast"), packaged)
+        with ExitStack() as stack:
+            show: Callable[[int, int], None] = lambda done, every: None  # noqa: E731
+            if sys.stderr.isatty():
+                bar = stack.enter_context(click.progressbar(length=1, label="packaging music", file=sys.stderr))
+
+                def show(done: int, every: int) -> None:
+                    bar.length = every
+                    bar.update(done - bar.pos)
+
+            for done, every in steps:
+                show(done, every)
+        for file, reason in packaged.skipped.items():
+            click.echo(f"genre up: {file.name}: {reason}; it is left out", err=True)
+        origin = self._house.add(household.origin(self._plan, hls))
+        port = self._plan.port("origin")
+        household.wait_port(origin, port, START_S)
+        live = "" if until_end else "live/"
+        return [{"name": name, "url": f"http://127.0.0.1:{port}/{live}{name}.m3u8"} for name in packaged.names.values()]
+
+    def _dumped(self) -> dict[str, Any]:
+        return self._config.model_dump(mode="json", exclude_none=True)
+
+    def _with(self, **sections: Any) -> None:
+        """Merge values into the configuration."""
+        merged = self._dumped()
+        for name, value in sections.items():
+            merged[name] = {**merged[name], **value} if isinstance(value, dict) else value
+        self._config = settings.checked(merged, "genre up")
+
+    def _printer(self) -> Callable[[Result, bytes], None] | None:
+        if self._json:
+            return lambda result, payload: click.echo(payload.decode())
+        if sys.stdout.isatty():
+            return None
+        return lambda r, payload: click.echo(
+            f"{r.observed_at}  {r.stream}  {r.start_s:9.3f} s  {r.genre or r.kind:10} {100 * r.confidence:3.0f} %"
+        )
+
+    # --- running ---------------------------------------------------------------------------------------------------
+
+    def watch(self, until_end: bool) -> int:
+        """Keep everything going until it is over; return the exit code."""
+        assert self._observer is not None
+        with ExitStack() as stack:
+            show: Callable[[], None] = lambda: None  # noqa: E731
+            if sys.stdout.isatty() and not self._json:
+                from rich.live import Live
+
+                from services.supervisor.table import table
+
+                live = stack.enter_context(Live(auto_refresh=False, screen=False))
+                observer = self._observer
+
+                def show() -> None:
+                    live.update(table(observer, "genre-edge", self._note()), refresh=True)
+
+            while True:
+                self._house.keep()
+                show()
+                if self._all_failed():
+                    return 1
+                if until_end and self._all_over():
+                    self._settle()
+                    show()
+                    return self._verdict()
+                time.sleep(0.25)
+
+    def _note(self) -> str:
+        config = self._config
+        restarts = f", {self._house.restarts} restarts" if self._house.restarts else ""
+        return (
+            f"model {config.inference.model} on {config.inference.backend}{restarts} · "
+            f"mosquitto_sub -p {config.broker.port} -t {config.broker.root}/results · "
+            f"logs {self._plan.folder / 'logs'} · Ctrl-C ends all of it"
+        )
+
+    def _all_failed(self) -> bool:
+        """Whether no stream ever gave a result and every one of them failed; then going on makes no sense."""
+        assert self._observer is not None
+        seen = self._observer.seen()
+        if any(name not in seen or not seen[name].failed or seen[name].results for name in self._names()):
+            return False
+        for name in self._names():
+            click.echo(f"genre up: stream {name}: {seen[name].failed}", err=True)
+        return True
+
+    def _all_over(self) -> bool:
+        assert self._observer is not None
+        seen = self._observer.seen()
+        return all(name in seen and (_ended(seen[name]) or seen[name].failed) for name in self._names())
+
+    def _settle(self) -> None:
+        """Let the last results arrive."""
+        assert self._observer is not None
+        deadline = time.monotonic() + GRACE_S
+        while time.monotonic() < deadline:
+            seen = self._observer.seen()
+            if all(not _ended(s) or s.results >= s.ledger.windows for s in seen.values() if s.ledger):
+                return
+            time.sleep(0.05)
+
+    def _verdict(self) -> int:
+        """Return 0 where every stream ended and its ledger adds up; else say which did not and return 1."""
+        assert self._observer is not None
+        code, seen = 0, self._observer.seen()
+        for name in self._names():
+            stream = seen[name]
+            if stream.failed:
+                problem = stream.failed
+            elif stream.ledger is None or not stream.ledger.adds_up:
+                problem = f"its ledger does not add up: {stream.ledger}"
+            elif stream.results != stream.ledger.windows:
+                problem = f"{stream.results} results were seen for {stream.ledger.windows} windows"
+            else:
+                continue
+            code = 1
+            click.echo(f"genre up: stream {name}: {problem}", err=True)
+        return code
+
+    def _names(self) -> list[str]:
+        return [stream.name for stream in self._config.streams if not stream.paused]
+
+    # --- ending ----------------------------------------------------------------------------------------------------
+
+    def end(self) -> None:
+        """End every child; print the ledger where JSON was asked for."""
+        if self._observer is not None:
+            ledgers = self._observer.ledgers()
+            self._observer.stop()
+            if self._json:
+                click.echo(json.dumps({"ledger": ledgers}))
+        self._house.end()
+
+
+def _ended(seen: Any) -> bool:
+    return seen.ledger is not None and seen.ledger.ended
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+@click.command()
+@click.option("--stream", "streams", multiple=True, metavar="NAME=URL", help="Listen to this HLS stream (repeatable).")
+@click.option(
+    "--music", type=click.Path(path_type=Path), help="Serve the music in this folder as HLS and listen to it."
+)
+@click.option("--model", help="Folder under models/ that answers.  [default: from the configuration]")
+@click.option("--backend", type=click.Choice(["triton", "onnx"]), help="Engine.  [default: triton where it can run]")
+@click.option("--replicas", multiple=True, metavar="SERVICE=N", help="Run N featurizer or inference processes.")
+@click.option("--until-end", is_flag=True, help="Exit when every stream has ended: 0 if the ledger adds up, else 1.")
+@click.option("--json", "json_lines", is_flag=True, help="Print one JSON object a line: results, then the ledger.")
+@click.option("--config", type=click.Path(path_type=Path), help="TOML configuration file.")
+@click.option("--port", "ports", multiple=True, metavar="PART=N", help="Use this port (broker, origin, triton, ...).")
+@click.option("--folder", type=click.Path(path_type=Path), help="Keep logs and state here.  [default: a temporary one]")
+def up(
+    streams: tuple[str, ...],
+    music: Path | None,
+    model: str | None,
+    backend: str | None,
+    replicas: tuple[str, ...],
+    until_end: bool,
+    json_lines: bool,
+    config: Path | None,
+    ports: tuple[str, ...],
+    folder: Path | None,
+) -> None:
+    """Run broker, origin, Triton and every service on this machine.
+
+    \b
+    Example: genre up --music ~/Music
+             genre up --stream radio1=https://example.org/live.m3u8 --json
+    """
+    logs.set_up(settings.Log(level="error"), "genre up")
+    merged = _merged(settings.load(config), streams, model, backend, until_end)
+    if not merged.streams and music is None:
+        raise UsageError("genre up", "there is nothing to listen to", "give --stream NAME=URL or --music DIR")
+    counts = _counts("--replicas", replicas, household.REPLICATED, 64)
+    given = _counts("--port", ports, household.PORT_NAMES, 65_535)
+    keep = folder is not None
+    try:
+        folder = folder or Path(tempfile.mkdtemp(prefix="genre-up-"))
+        plan = Plan(folder, given)
+    except OSError as error:
+        raise GenreError(str(folder), f"can't be written ({error.strerror})", "name another --folder") from error
+    merged = merged.model_copy(update={"paths": settings.Paths(state_dir=folder / "state")})
+    run = Run(merged, plan, counts, json_lines=json_lines, explicit_backend=backend is not None)
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    code, clean = 1, False
+    try:
+        run.start(music, until_end)
+        code = run.watch(until_end)
+        clean = code == 0
+    except KeyboardInterrupt:
+        code, clean = (130 if until_end else 0), True
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        run.end()
+        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if clean and not keep:
+            shutil.rmtree(folder, ignore_errors=True)
+        elif not clean:
+            click.echo(f"genre up: logs are in {folder / 'logs'}", err=True)
+    sys.exit(code)
+
+
+def _merged(
+    loaded: settings.Settings, streams: tuple[str, ...], model: str | None, backend: str | None, until_end: bool
+) -> settings.Settings:
+    """Return the configuration with the options on top.
+
+    Raises:
+        UsageError: naming the option and what is allowed.
+    """
+    values = loaded.model_dump(mode="json", exclude_none=True)
+    values["streams"] += [{"name": name, "url": url} for name, url in _pairs("--stream", streams).items()]
+    for key, value in (("model", model), ("backend", backend)):
+        if value is not None:
+            values["inference"][key] = value
+    if until_end:
+        values["fetcher"]["retry_failed_s"] = 0
+    models_dir = Path(values["inference"]["models_dir"])
+    if not models_dir.is_absolute() and not models_dir.is_dir():
+        # Run from anywhere: the models that ship with the project.
+        values["inference"]["models_dir"] = str(Path(__file__).resolve().parents[2] / models_dir)
+    if not triton_server.can_run_here() and backend is None:
+        values["inference"]["backend"] = "onnx"
+    return settings.checked(values, "genre up")
