@@ -1,0 +1,84 @@
+# The two commands: `make demo` and `make test`. Everything they need is set up on the way; second runs start in seconds.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+GENRE := .venv/bin/genre
+PY := .venv/bin/python
+PYTHON := $(shell deploy/find-python)
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
+
+# --- set-up -----------------------------------------------------------------------------------------------------------
+
+setup: .venv/run.stamp .venv-triton/stamp ## Set up the run-time environment, Mosquitto and Triton
+
+.venv/bin/python:
+	@deploy/system-packages "$(PYTHON)"
+	@echo "setup: virtual environment with $(PYTHON)"
+	@"$(PYTHON)" -m venv .venv
+
+.venv/run.stamp: requirements/run.txt requirements/build.txt pyproject.toml | .venv/bin/python
+	@deploy/system-packages "$(PYTHON)"
+	@echo "setup: run-time packages"
+	@$(PY) -m pip install -q --disable-pip-version-check --require-hashes -r requirements/build.txt -r requirements/run.txt
+	@$(PY) -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv/dev.stamp: requirements/dev.txt .venv/run.stamp
+	@deploy/system-packages "$(PYTHON)" ffmpeg
+	@echo "setup: packages for tests and training (TensorFlow is large)"
+	@$(PY) -m pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@touch $@
+
+# Triton's model processes need numpy < 2, hence an environment of their own. Without it the onnx backend serves.
+.venv-triton/stamp: requirements/triton.txt requirements/triton-server.txt | .venv/bin/python
+	@echo "setup: Triton inference server"
+	@"$(PYTHON)" -m venv .venv-triton
+	@.venv-triton/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/triton.txt
+	@.venv-triton/bin/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes \
+		-r requirements/triton-server.txt \
+		|| echo "setup: this machine has no Triton wheel; the onnx backend is used instead"
+	@touch $@
+
+# --- the main job -----------------------------------------------------------------------------------------------------
+
+MUSIC ?=
+STREAM ?=
+ARGS ?=
+
+demo: setup ## Run everything: MUSIC=folder plays your files, STREAM=url a real stream
+ifneq ($(STREAM),)
+	@$(GENRE) up --stream "demo=$(STREAM)" $(ARGS)
+else ifneq ($(MUSIC),)
+	@$(GENRE) up --music "$(MUSIC)" $(ARGS)
+else
+	@$(PY) -m services.origin.demo_music demo-music
+	@$(GENRE) up --music demo-music $(ARGS)
+endif
+
+# --- quality ----------------------------------------------------------------------------------------------------------
+
+test: .venv/dev.stamp .venv-triton/stamp lint ## Set up and run the tests
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -q $(ARGS)
+
+lint: .venv/dev.stamp ## Formatting, lint and types
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check -q .
+	@$(PY) -m mypy
+
+contract: .venv/run.stamp ## Write docs/contract from services/contract.py
+	@$(PY) -m services.contract_documents
+
+UV_COMPILE = uv pip compile --universal --python-version 3.10 --generate-hashes -q --no-header
+lock: ## Renew every lock file (needs uv)
+	$(UV_COMPILE) pyproject.toml --extra run -o requirements/run.txt
+	$(UV_COMPILE) pyproject.toml --extra run --extra training --extra test -c requirements/run.txt \
+		-c requirements/constraints.txt -o requirements/dev.txt
+	$(UV_COMPILE) requirements/triton.in -o requirements/triton.txt
+	$(UV_COMPILE) --no-deps requirements/triton-server.in -o requirements/triton-server.txt
+	$(UV_COMPILE) requirements/build.in -o requirements/build.txt
+
+clean: ## Remove environments and caches
+	@rm -rf .venv .venv-triton .mypy_cache .ruff_cache .pytest_cache demo-music
+
+.PHONY: help setup demo test lint contract lock clean
