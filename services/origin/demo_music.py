@@ -5,6 +5,7 @@ The tunes are in `pieces.py`. Deterministic: the same samples on every machine o
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -57,11 +58,15 @@ def render(folder: Path, names: Sequence[str] = tuple(PIECES)) -> list[Path]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{name}.flac" for name in names]
-    for name, file in zip(names, files, strict=True):
+    for done, (name, file) in enumerate(zip(names, files, strict=True)):
         if not file.exists():
+            if sys.stderr.isatty():
+                print(f"\rrendering the demo's music: {done + 1}/{len(files)}", end="", file=sys.stderr, flush=True)
             unfinished = file.with_suffix(".part")
             _write_flac(unfinished, PIECES[name](), TITLES[name])
             unfinished.replace(file)
+            if sys.stderr.isatty() and done + 1 == len(files):
+                print(file=sys.stderr)
     return files
 
 
@@ -77,3 +82,12 @@ def _write_flac(file: Path, sound: NDArray[np.float32], title: str) -> None:
             frame.rate, frame.pts = RATE, start
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m services.origin.demo_music FOLDER")
+    try:
+        render(Path(sys.argv[1]))
+    except OSError as error:
+        sys.exit(f"demo music: {sys.argv[1]}: can't be written ({error.strerror}); name another folder")
