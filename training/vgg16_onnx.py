@@ -1,0 +1,120 @@
+"""VGG16 for the edge: its weights written down as an ONNX graph, as float32 and as int8.
+
+No framework converts anything here, so nothing but the network is in the file. `training/export.py` puts the result
+into models/. Start at `float_model`, then `int8_model`; `agreement` says what int8 costs.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from training.gtzan import GENRES
+from training.onnx_graph import Graph
+from training.vgg16 import BANDS, BLOCKS, FRAMES, GREY, HEAD_UNITS, TOP_DB, Weights
+
+OPSET = 13
+"""The first with a scale for each channel, which int8 needs; ONNX Runtime 1.6 and TensorRT 8.2 of JetPack 4.6 read it."""
+CALIBRATION_BATCH = 16
+
+
+def float_model(weights: Weights, temperature: float = 1.0) -> onnx.ModelProto:
+    """Return the whole network: features [batch, 129, 128] to scores [batch, 10], softmax of logits / temperature."""
+    graph = Graph()
+    # ONNX counts channels before height and width, Keras after: kernels and the head's first layer are turned round.
+    x = graph.reshape("features", (0, 1, FRAMES, BANDS))
+    x = graph.affine(x, np.array(255.0 / TOP_DB), np.array(255.0 - GREY), (1, 1, 1, 1))
+    height, width = FRAMES, BANDS
+    for block, (convolutions, _) in enumerate(BLOCKS, 1):
+        for number in range(1, convolutions + 1):
+            kernel, bias = weights[f"block{block}_conv{number}"]
+            x = graph.add(
+                "Conv",
+                x,
+                graph.weight(kernel.transpose(3, 2, 0, 1)),
+                graph.weight(bias),
+                kernel_shape=[3, 3],
+                pads=[1] * 4,
+            )
+            x = graph.add("Relu", x)
+        x = graph.add("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])
+        height, width = height // 2, width // 2
+    x = graph.add("AveragePool", x, kernel_shape=[height, 1])
+    x = graph.add("Flatten", x)
+    channels = BLOCKS[-1][1]
+    kernel, bias = weights["hidden"]
+    kernel = kernel.reshape(width, channels, HEAD_UNITS).transpose(1, 0, 2).reshape(-1, HEAD_UNITS)
+    x = graph.add("Relu", graph.add("Gemm", x, graph.weight(kernel), graph.weight(bias)))
+    kernel, bias = weights["genres"]
+    x = graph.add("Gemm", x, graph.weight(kernel / temperature), graph.weight(bias / temperature), name="logits")
+    graph.add("Softmax", x, name="scores", axis=1)
+    model = graph.model({"features": (FRAMES, BANDS)}, {"scores": (len(GENRES),)})
+    model.opset_import[0].version = OPSET
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+class _Windows(CalibrationDataReader):  # type: ignore[misc]
+    """Feeds calibration windows."""
+
+    def __init__(self, features: NDArray[np.float32]):
+        """Take the windows, shape [n, 129, 128]."""
+        self._batches: Iterator[NDArray[np.float32]] = iter(
+            np.array_split(features, -(-len(features) // CALIBRATION_BATCH))
+        )
+
+    def get_next(self) -> dict[str, Any] | None:
+        """Return the next batch, None after the last."""
+        batch = next(self._batches, None)
+        return None if batch is None else {"features": batch}
+
+
+def int8_model(model: onnx.ModelProto, calibration: NDArray[np.float32], method: str = "Percentile") -> onnx.ModelProto:
+    """Return the network with int8 convolutions and dense layers (static QDQ, a weight scale for each channel).
+
+    The scaling of the input and the softmax stay float: they cost nothing, and int8 would round the scores.
+
+    Args:
+        calibration: real windows, shape [n, 129, 128], from which the activations' ranges are taken.
+        method: MinMax, Percentile or Entropy, as ONNX Runtime names them.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        whole, ready, small = (Path(folder) / name for name in ("float.onnx", "ready.onnx", "int8.onnx"))
+        onnx.save(model, whole)
+        quant_pre_process(whole, ready, skip_symbolic_shape=True)
+        quantize_static(
+            ready,
+            small,
+            _Windows(calibration),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod[method],
+            op_types_to_quantize=["Conv", "Gemm", "MaxPool", "AveragePool", "Relu"],
+            extra_options={"CalibMaxIntermediateOutputs": 8, "CalibPercentile": 99.99},
+        )
+        return onnx.load(small)
+
+
+def scores(model: onnx.ModelProto, features: NDArray[np.float32], threads: int = 1) -> NDArray[np.float32]:
+    """Return a model's scores of windows [n, 129, 128], one window at a time as the service does: shape [n, 10]."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    out = [session.run(["scores"], {"features": features[at : at + 1]})[0] for at in range(len(features))]
+    return np.concatenate(out)
+
+
+def agreement(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    """Return the share of windows to which two models give the same genre."""
+    return float((a.argmax(axis=1) == b.argmax(axis=1)).mean())
