@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, TypeAdapter, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
@@ -201,6 +203,30 @@ class Metrics(Section):
     port: int = Field(0, ge=0, le=65535, description="Its port; 0 turns the endpoint off.")
 
 
+class Dashboard(Section):
+    """The web page, and what it may write on the bus; it writes nothing unless told to."""
+
+    host: str = Field("127.0.0.1", description="Address the page listens on; 0.0.0.0 is every address.")
+    port: Port = Field(8080, description="Its port.")
+    hosts: tuple[str, ...] = Field(
+        (), description="Further names by which browsers call this machine, e.g. 'genre.local'; others are refused."
+    )
+    password_file: Path | None = Field(
+        None, description="File with the password for adding, pausing and removing streams; unset turns that off."
+    )
+    login_to_view: bool = Field(False, description="Ask for the password for looking, too.")
+    history_days: int = Field(30, ge=1, le=3650, description="How long the history is kept, days.")
+    history_limit_mb: int = Field(512, ge=1, le=1_000_000, description="Largest history; the oldest hours go first.")
+    stopped_after_s: float = Field(30.0, ge=5, description="No result of a stream for this long raises the alarm.")
+    spectrogram: bool = Field(
+        True, description="Read the tensors of a stream while somebody looks at its spectrogram; needs that right."
+    )
+    publish_now: bool = Field(False, description="Write what plays now to <root>/streams/<stream>/now, retained.")
+    publish_flat: bool = Field(False, description="Write single numbers to <root>/flat/<stream>/..., retained.")
+    home_assistant: bool = Field(False, description="Announce each stream to Home Assistant; turns publish_now on.")
+    home_assistant_prefix: Name = Field("homeassistant", description="Home Assistant's discovery prefix.")
+
+
 class Settings(Section):
     """The whole configuration."""
 
@@ -211,6 +237,7 @@ class Settings(Section):
     featurizer: Featurizer = Featurizer()
     worker: Worker = Worker()
     inference: Inference = Inference()
+    dashboard: Dashboard = Dashboard()
     paths: Paths = Paths()
     log: Log = Log()
     metrics: Metrics = Metrics()
@@ -291,5 +318,35 @@ def describe(error: ValidationError) -> str:
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"])
         shown = "" if item["type"] in ("missing", "extra_forbidden") else f" = {item['input']!r}"[:120]
-        parts.append(f"{key}{shown}: {item['msg']}")
+        message = _not_listed(item["loc"]) if item["type"] == "extra_forbidden" else item["msg"]
+        parts.append(f"{key}{shown}: {message}")
     return "; ".join(parts)
+
+
+def section_at(loc: Sequence[int | str]) -> type[BaseModel] | None:
+    """Return the section that a place in the configuration lies in, e.g. ("streams", 0) -> Stream."""
+    section: type[BaseModel] = Settings
+    for part in loc:
+        if isinstance(part, int):
+            continue
+        if part not in section.model_fields:
+            return None
+        kind = section.model_fields[part].annotation
+        inner = [each for each in (kind, *get_args(kind)) if isinstance(each, type) and issubclass(each, BaseModel)]
+        if not inner:
+            return None
+        section = inner[0]
+    return section
+
+
+def _not_listed(loc: tuple[int | str, ...]) -> str:
+    """Say of an unknown key which one may be meant, or which there are."""
+    section = section_at(loc[:-1])
+    if section is None:
+        return "is not known here"
+    near = get_close_matches(str(loc[-1]), section.model_fields, n=1)
+    return (
+        f"is not a setting; did you mean {near[0]!r}?"
+        if near
+        else (f"is not a setting; allowed here: {', '.join(section.model_fields)}")
+    )
