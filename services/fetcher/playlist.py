@@ -1,0 +1,399 @@
+"""What an HLS playlist says (RFC 8216, section 4), as values: text and its URL in, records out.
+
+Not the live merging (live.py), not the choice of a rendition (choice.py), no network. m3u8 reads the tags; before it,
+every line that breaks the grammar is mended or left out, so that one bad tag never costs a stream. Start at `parse`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from urllib.parse import parse_qs, urljoin, urlsplit
+
+import m3u8
+
+MOST_SEGMENTS = 100_000
+
+
+class PlaylistError(ValueError):
+    """The text is not a playlist; says in what respect."""
+
+
+@dataclass(frozen=True)
+class ByteRange:
+    """A sub-range of a resource (EXT-X-BYTERANGE)."""
+
+    length: int
+    offset: int
+
+
+@dataclass(frozen=True)
+class Key:
+    """How media is encrypted (EXT-X-KEY); iv is None where the media sequence number serves as one."""
+
+    method: str
+    uri: str
+    iv: bytes | None
+    keyformat: str
+
+
+@dataclass(frozen=True)
+class Map:
+    """A media initialization section (EXT-X-MAP)."""
+
+    uri: str
+    byterange: ByteRange | None
+    key: Key | None
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A media segment; media_sequence and discontinuity_sequence are its own numbers, not the list's."""
+
+    media_sequence: int
+    discontinuity_sequence: int
+    uri: str
+    duration: float
+    title: str = ""
+    byterange: ByteRange | None = None
+    key: Key | None = None
+    map: Map | None = None
+    gap: bool = False
+    program_date_time: float | None = None
+
+
+@dataclass(frozen=True)
+class MediaPlaylist:
+    """A media playlist: its segments in order, and what it says of itself."""
+
+    uri: str
+    target_duration: float
+    media_sequence: int
+    segments: tuple[Segment, ...]
+    endlist: bool
+    playlist_type: str | None = None
+    time_offset: float | None = None
+    hold_back: float | None = None
+
+    @property
+    def live(self) -> bool:
+        """Say whether segments may still come and old ones may go."""
+        return not self.endlist and self.playlist_type != "VOD"
+
+    @property
+    def next_media_sequence(self) -> int:
+        """Return the number that the next segment will have."""
+        return self.segments[-1].media_sequence + 1 if self.segments else self.media_sequence
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A variant stream (EXT-X-STREAM-INF); bandwidth in bit/s, 0 where the list does not say."""
+
+    uri: str
+    bandwidth: int
+    codecs: tuple[str, ...]
+    resolution: bool
+    audio: str | None
+
+
+@dataclass(frozen=True)
+class Rendition:
+    """An audio rendition (EXT-X-MEDIA, TYPE=AUDIO); uri is None where the variant itself carries it."""
+
+    group_id: str
+    name: str
+    language: str
+    uri: str | None
+    default: bool
+    autoselect: bool
+
+
+@dataclass(frozen=True)
+class MultivariantPlaylist:
+    """A multivariant playlist: the same content in several variants."""
+
+    uri: str
+    variants: tuple[Variant, ...]
+    renditions: tuple[Rendition, ...]
+
+
+# What is read of a playlist, and its grammar. A line that does not match is as good as absent; a tag that is not
+# here (low-latency parts, ads, date ranges, images) says nothing that audio needs.
+_TAGS = {
+    "EXTM3U": "",
+    "EXTINF": r"\d+(\.\d*)?|\.\d+",
+    "EXT-X-TARGETDURATION": r"\d{1,9}(\.\d*)?",
+    "EXT-X-MEDIA-SEQUENCE": r"-?\d{1,18}",
+    "EXT-X-DISCONTINUITY-SEQUENCE": r"\d{1,18}",
+    "EXT-X-DISCONTINUITY": "",
+    "EXT-X-ENDLIST": "",
+    "EXT-X-I-FRAMES-ONLY": "",
+    "EXT-X-GAP": "",
+    "EXT-X-PLAYLIST-TYPE": "VOD|EVENT",
+    "EXT-X-BYTERANGE": r"\d{1,15}(@\d{1,15})?",
+    "EXT-X-PROGRAM-DATE-TIME": r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)?",
+}
+# Tags that are attribute lists: those attributes without which the tag says nothing.
+_ATTRIBUTE_TAGS: dict[str, tuple[str, ...]] = {
+    "EXT-X-KEY": ("METHOD",),
+    "EXT-X-MAP": ("URI",),
+    "EXT-X-START": ("TIME-OFFSET",),
+    "EXT-X-SERVER-CONTROL": (),
+    "EXT-X-SKIP": ("SKIPPED-SEGMENTS",),
+    "EXT-X-MEDIA": ("TYPE", "GROUP-ID"),
+    "EXT-X-STREAM-INF": (),
+}
+_ATTRIBUTES = {
+    "BANDWIDTH": r"\d{1,12}",
+    "METHOD": r"[A-Z0-9-]+",
+    "URI": r'".+"',
+    "IV": r"0[xX][0-9A-Fa-f]{1,32}",
+    "KEYFORMAT": r'".*"',
+    "BYTERANGE": r'"\d{1,15}(@\d{1,15})?"',
+    "TIME-OFFSET": r"-?\d{1,9}(\.\d*)?",
+    "HOLD-BACK": r"\d{1,9}(\.\d*)?",
+    "SKIPPED-SEGMENTS": r"\d{1,9}",
+    "TYPE": r"[A-Z-]+",
+    "GROUP-ID": r'".*"',
+    "NAME": r'".*"',
+    "LANGUAGE": r'".*"',
+    "DEFAULT": "YES|NO",
+    "AUTOSELECT": "YES|NO",
+    "CODECS": r'".*"',
+    "AUDIO": r'".*"',
+    "RESOLUTION": r"\d{1,6}x\d{1,6}",
+}
+_TAG_GRAMMAR = {tag: re.compile(rf"(?:{grammar})\Z") for tag, grammar in _TAGS.items()}
+_ATTRIBUTE_GRAMMAR = {name: re.compile(rf"(?:{grammar})\Z") for name, grammar in _ATTRIBUTES.items()}
+_ATTRIBUTE = re.compile(r'([A-Z0-9-]{1,64})\s*=\s*("[^"]*"|[^",]*)')
+# Some servers forget EXTM3U; a list that names segments or variants is one all the same.
+_TELLING = re.compile(r"^\s*#(EXTM3U|EXTINF:|EXT-X-STREAM-INF:)", re.MULTILINE)
+_VARIABLE = re.compile(r"\{\$([A-Za-z0-9_-]{1,64})\}")
+
+
+def parse(text: str, uri: str, variables: dict[str, str] | None = None) -> MediaPlaylist | MultivariantPlaylist:
+    """Read a playlist.
+
+    Args:
+        text: what the server sent.
+        uri: where it came from after redirects; relative URIs resolve against it.
+        variables: those of the multivariant playlist, for EXT-X-DEFINE:IMPORT.
+
+    Raises:
+        PlaylistError: it is HTML, empty, without EXTM3U, or has more than MOST_SEGMENTS segments.
+    """
+    text = text.lstrip("\ufeff")
+    if not _TELLING.search(text):
+        kind = (
+            "an HTML page"
+            if re.match(r"\s*<", text)
+            else "empty"
+            if not text.strip()
+            else "not a playlist (no #EXTM3U)"
+        )
+        raise PlaylistError(f"is {kind}")
+    lines = list(_mended(_defined(text.splitlines(), uri, variables or {})))
+    if sum(not line.startswith("#") for line in lines) > MOST_SEGMENTS:
+        raise PlaylistError(f"has more than {MOST_SEGMENTS:,} segments")
+    if "#EXT-X-I-FRAMES-ONLY" in lines:
+        raise PlaylistError("lists only video I-frames, no audio")
+    try:
+        parsed = m3u8.loads("\n".join(lines), uri=uri)
+    except Exception as error:  # the last resort: whatever a library does with hostile text, it is a bad playlist
+        raise PlaylistError(f"can't be read as a playlist ({type(error).__name__}: {error})") from error
+    return _multivariant(parsed, uri) if parsed.is_variant else _media(parsed, uri, lines)
+
+
+def variables_of(text: str, uri: str) -> dict[str, str]:
+    """Return the variables that a multivariant playlist defines (EXT-X-DEFINE), for the media playlists to import."""
+    variables: dict[str, str] = {}
+    for _ in _defined(text.splitlines(), uri, {}, variables):
+        pass
+    return variables
+
+
+def _attributes(text: str) -> dict[str, str]:
+    """Return the well-formed attributes of an attribute list, quotes kept."""
+    pairs = {name: value.strip() for name, value in _ATTRIBUTE.findall(text)}
+    return {
+        name: value
+        for name, value in pairs.items()
+        if _ATTRIBUTE_GRAMMAR.get(name, _VARIABLE).match(value) or name in ("VALUE", "IMPORT", "QUERYPARAM")
+    }
+
+
+def _defined(
+    lines: list[str], uri: str, imported: dict[str, str], defined: dict[str, str] | None = None
+) -> Iterator[str]:
+    """Yield the lines with {$NAME} replaced (EXT-X-DEFINE, RFC 8216bis 4.4.2.3); unknown names stay."""
+    variables = {} if defined is None else defined
+    for line in lines:
+        if len(line) > 65_536:
+            continue
+        if variables and "{$" in line:
+            line = _VARIABLE.sub(lambda match: variables.get(match[1], match[0]), line)[:65_536]
+        if line.startswith("#EXT-X-DEFINE:"):
+            found = {name: value.strip('"') for name, value in _ATTRIBUTE.findall(line)}
+            if "NAME" in found and "VALUE" in found:
+                variables[found["NAME"]] = found["VALUE"]
+            elif found.get("IMPORT") in imported:
+                variables[found["IMPORT"]] = imported[found["IMPORT"]]
+            elif "QUERYPARAM" in found:
+                variables[found["QUERYPARAM"]] = parse_qs(urlsplit(uri).query).get(found["QUERYPARAM"], [""])[0]
+        else:
+            yield line
+
+
+def _mended(lines: Iterator[str]) -> Iterator[str]:
+    """Yield only lines that m3u8 reads as RFC 8216 means them.
+
+    A segment without EXTINF gets the target duration seen so far, and a key that we can't use does not hide one of
+    the same run that we can (section 4.3.2.4: several keys of different KEYFORMAT stand for one another).
+    """
+    target, extinf, variant, identity_key = "10", None, False, False
+    for line in map(str.strip, lines):
+        if not line:
+            continue
+        if not line.startswith("#"):
+            if not variant:
+                yield extinf or f"#EXTINF:{target},"
+            yield line
+            extinf, variant, identity_key = None, False, False
+            continue
+        tag, _, value = line[1:].partition(":")
+        tag, value = tag.strip(), value.strip()
+        if tag in _ATTRIBUTE_TAGS:
+            attributes = _attributes(value)
+            if not all(name in attributes for name in _ATTRIBUTE_TAGS[tag]):
+                continue
+            if tag == "EXT-X-STREAM-INF":
+                attributes.setdefault("BANDWIDTH", "0")
+                variant = True
+            if tag == "EXT-X-KEY":
+                if attributes.get("KEYFORMAT", '"identity"') == '"identity"':
+                    identity_key = True
+                elif identity_key:
+                    continue
+            yield f"#{tag}:" + ",".join(f"{name}={value}" for name, value in attributes.items())
+        elif tag == "EXTINF":
+            duration, _, title = value.partition(",")
+            duration = duration.strip() if _TAG_GRAMMAR[tag].match(duration.strip()) else target
+            extinf = f"#EXTINF:{duration},{title.strip()}"
+        elif tag in _TAG_GRAMMAR and _TAG_GRAMMAR[tag].match(value):
+            if tag == "EXT-X-TARGETDURATION":
+                target = value
+            if tag == "EXT-X-PROGRAM-DATE-TIME" and not _date(value):
+                continue
+            yield f"#{tag}:{value}" if value else f"#{tag}"
+
+
+def _date(text: str) -> bool:
+    """Say whether m3u8 can read this date on this Python."""
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _unix(moment: datetime | None) -> float | None:
+    """Return Unix time; a date without a zone is UTC."""
+    if moment is None:
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
+
+
+def _byterange(text: str | None, after: int) -> ByteRange | None:
+    """Read "length[@offset]"; without an offset the range begins where the previous one ended."""
+    if not text:
+        return None
+    length, _, offset = text.partition("@")
+    return ByteRange(int(length), int(offset) if offset else after)
+
+
+def _key(key: m3u8.Key | None, uri: str) -> Key | None:
+    """Turn m3u8's key into ours; METHOD=NONE is no key."""
+    if key is None or key.method in (None, "NONE"):
+        return None
+    iv = int(key.iv, 16).to_bytes(16, "big") if key.iv else None
+    return Key(key.method, urljoin(uri, key.uri) if key.uri else "", iv, key.keyformat or "identity")
+
+
+def _media(parsed: m3u8.M3U8, uri: str, lines: list[str]) -> MediaPlaylist:
+    """Number the segments of a media playlist and resolve what they refer to."""
+    skipped = next((int(line.rpartition("=")[2]) for line in lines if line.startswith("#EXT-X-SKIP:")), 0)
+    first = (parsed.media_sequence or 0) + skipped
+    discontinuity = parsed.discontinuity_sequence or 0
+    target = (
+        float(parsed.target_duration or 0) or max((s.duration or 0.0 for s in parsed.segments), default=0.0) or 10.0
+    )
+    segments: list[Segment] = []
+    init: Map | None = None
+    end = 0
+    for index, segment in enumerate(s for s in parsed.segments if s.uri):
+        discontinuity += bool(segment.discontinuity)
+        byterange = _byterange(segment.byterange, end)
+        end = byterange.offset + byterange.length if byterange else 0
+        section = segment.init_section
+        if section is None:
+            init = None
+        else:
+            place = urljoin(uri, section.uri), _byterange(section.byterange, 0)
+            if init is None or (init.uri, init.byterange) != place:
+                # Encrypted with the key in force where the MAP stands: that of the first segment it serves.
+                init = Map(*place, _key(segment.key, uri))
+        segments.append(
+            Segment(
+                media_sequence=first + index,
+                discontinuity_sequence=discontinuity,
+                uri=urljoin(uri, segment.uri),
+                duration=min(float(segment.duration or 0.0), 86_400.0),
+                title=segment.title or "",
+                byterange=byterange,
+                key=_key(segment.key, uri),
+                map=init,
+                gap=bool(segment.gap_tag),
+                program_date_time=_unix(segment.current_program_date_time),
+            )
+        )
+    return MediaPlaylist(
+        uri=uri,
+        target_duration=min(target, 3600.0),
+        media_sequence=first - skipped,
+        segments=tuple(segments),
+        endlist=bool(parsed.is_endlist),
+        playlist_type=(parsed.playlist_type or "").upper() or None,
+        time_offset=parsed.start.time_offset if parsed.start else None,
+        hold_back=parsed.server_control.hold_back if parsed.server_control else None,
+    )
+
+
+def _multivariant(parsed: m3u8.M3U8, uri: str) -> MultivariantPlaylist:
+    """Keep of a multivariant playlist what the choice of audio needs."""
+    variants = tuple(
+        Variant(
+            uri=urljoin(uri, playlist.uri),
+            bandwidth=int(playlist.stream_info.bandwidth or 0),
+            codecs=tuple(c.strip() for c in (playlist.stream_info.codecs or "").split(",") if c.strip()),
+            resolution=playlist.stream_info.resolution is not None,
+            audio=playlist.stream_info.audio,
+        )
+        for playlist in parsed.playlists
+        if playlist.uri
+    )
+    renditions = tuple(
+        Rendition(
+            group_id=media.group_id or "",
+            name=media.name or "",
+            language=media.language or "",
+            uri=urljoin(uri, media.uri) if media.uri else None,
+            default=media.default == "YES",
+            autoselect=media.autoselect == "YES",
+        )
+        for media in parsed.media
+        if media.type == "AUDIO"
+    )
+    return MultivariantPlaylist(uri, variants, renditions)

@@ -1,0 +1,207 @@
+"""`genre record`: write what the fetcher hears of a stream to a WAV file and print its ledger.
+
+Also the tool for "why is this stream silent?": each report and gap is printed as it comes. No MQTT. Start at `record`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import sys
+import threading
+import time
+import wave
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from services import settings as config
+from services.errors import GenreError, UsageError
+from services.fetcher.decoder import to_int16
+from services.fetcher.heard import SAMPLE_RATE, Audio, Ended, EpochEnded, EpochStarted, Gap, Heard, Report, Track
+from services.fetcher.listener import Listener
+
+
+class Recording:
+    """WAV files: one, or with --native one more for each change of rate or channels (FILE.2.wav, ...)."""
+
+    def __init__(self, out: Path, native: bool) -> None:
+        self.out, self.native = out, native
+        self.files: list[Path] = []
+        self.samples = 0
+        self._wave: wave.Wave_write | None = None
+        self._format: tuple[int, int] | None = None
+
+    def open(self, rate: int, channels: int) -> None:
+        """Open the file for this format, unless it is open.
+
+        Raises:
+            GenreError: it can't be written.
+        """
+        if self._format == (rate, channels):
+            return
+        self.close()
+        suffix = f".{len(self.files) + 1}{self.out.suffix}" if self.files else self.out.suffix
+        path = self.out.with_suffix(suffix)
+        try:
+            self._wave = wave.open(str(path), "wb")  # noqa: SIM115  (closed by close)
+        except OSError as error:
+            raise GenreError(str(path), f"can't be written ({error.strerror})", "give --out another path") from error
+        self._wave.setparams((channels, 2, rate, 0, "NONE", ""))
+        self._format = (rate, channels)
+        self.files.append(path)
+
+    def write_native(self, epoch: int, rate: int, samples: NDArray[np.float32]) -> None:
+        """Write native samples, shape (channels, n); the sink of --native."""
+        self.open(rate, len(samples))
+        self._write(to_int16(samples.T))
+
+    def write(self, pcm: NDArray[np.int16]) -> None:
+        """Write 22,050 Hz mono."""
+        self.open(SAMPLE_RATE, 1)
+        self._write(pcm)
+
+    def _write(self, pcm: NDArray[np.int16]) -> None:
+        assert self._wave is not None
+        try:
+            self._wave.writeframesraw(np.ascontiguousarray(pcm, "<i2").tobytes())
+        except OSError as error:
+            raise GenreError(str(self.files[-1]), f"can't be written ({error.strerror})", "make room") from error
+        self.samples += len(pcm)
+
+    def close(self) -> None:
+        """Finish the file."""
+        if self._wave is not None:
+            self._wave.close()
+            self._wave = None
+
+
+class Ledger:
+    """Counts what was heard, in samples of 22,050 Hz, and checks that it adds up."""
+
+    def __init__(self) -> None:
+        self.counts = {"timeline": 0, "heard": 0, "gap": 0, "epochs": 0, "gaps": 0, "tracks": 0}
+        self.causes: dict[str, int] = {}
+        self.end = ""
+
+    def note(self, item: Heard) -> None:
+        """Count an item."""
+        if isinstance(item, Audio):
+            self.counts["heard"] += len(item.pcm)
+            self.counts["timeline"] = item.first_sample + len(item.pcm)
+        elif isinstance(item, Gap):
+            self.counts["gap"] += item.samples
+            self.counts["gaps"] += 1
+            self.counts["timeline"] = item.first_sample + item.samples
+            self.causes[item.cause] = self.causes.get(item.cause, 0) + item.samples
+        elif isinstance(item, EpochStarted):
+            self.counts["epochs"] += 1
+        elif isinstance(item, Track):
+            self.counts["tracks"] += 1
+        elif isinstance(item, Ended):
+            self.counts["timeline"] = item.end_sample
+            self.end = item.reason
+
+    @property
+    def adds_up(self) -> bool:
+        """Say whether every sample of the timeline was heard or is in a gap."""
+        return self.counts["timeline"] == self.counts["heard"] + self.counts["gap"]
+
+    def as_json(self) -> dict[str, object]:
+        """Return the ledger as one flat object."""
+        return {**self.counts, "causes": self.causes, "end": self.end, "adds_up": self.adds_up}
+
+
+@click.command()
+@click.argument("url")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="WAV file to write.")
+@click.option("--native", is_flag=True, help="Native rate and channels instead of 22,050 Hz mono.")
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Stop after this much of the timeline.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line; the ledger is the last one.")
+@click.option("--prefer", help="Rendition to take: a NAME, LANGUAGE or GROUP-ID, or 'best'.")
+@click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file with an [hls] table.")
+def record(
+    url: str,
+    out: Path,
+    native: bool,
+    seconds: float | None,
+    as_json: bool,
+    prefer: str | None,
+    config_file: Path | None,
+) -> None:
+    """Write what the fetcher hears of URL to a WAV file and print its ledger.
+
+    \b
+    Example: genre record https://example.org/live.m3u8 --out live.wav --seconds 60
+    """
+    try:
+        stream = config.Stream(name="record", url=url, prefer=prefer)
+    except ValidationError as error:
+        raise UsageError(url, config.describe(error), "give an http or https URL") from error
+    hls = config.load(config_file).hls
+    stop = threading.Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
+    recording, ledger = Recording(out, native), Ledger()
+    if not native:
+        recording.open(SAMPLE_RATE, 1)
+    began = time.monotonic()
+    listener = Listener(stream, hls, stop, native=recording.write_native if native else None)
+    try:
+        for item in listener.listen():
+            ledger.note(item)
+            if isinstance(item, Audio):
+                if not native:
+                    recording.write(item.pcm)
+                _progress(ledger, as_json)
+            else:
+                _print(item, as_json)
+            if seconds is not None and ledger.counts["timeline"] >= seconds * SAMPLE_RATE:
+                ledger.end = f"--seconds {seconds:g}"
+                break
+        else:
+            ledger.end = ledger.end or "stopped"
+    finally:
+        listener.close()
+        recording.close()
+    files = [str(path) for path in recording.files]
+    if as_json:
+        click.echo(json.dumps({"ledger": ledger.as_json(), "files": files}))
+        return
+    counts = ledger.counts
+    click.echo(
+        f"timeline {counts['timeline']:,} samples ({counts['timeline'] / SAMPLE_RATE:.3f} s)"
+        f" = heard {counts['heard']:,} + gaps {counts['gap']:,}; {counts['epochs']} epochs; {ledger.end}"
+    )
+    click.echo(f"wrote {', '.join(files) or 'nothing'} in {time.monotonic() - began:.1f} s")
+
+
+def _print(item: Heard, as_json: bool) -> None:
+    """Print an item other than audio."""
+    if isinstance(item, (EpochStarted, EpochEnded, Gap, Track, Report, Ended)):
+        values = {k: dict(v) if isinstance(v, Mapping) else v for k, v in _fields(item).items()}
+        if as_json:
+            click.echo(json.dumps({type(item).__name__: values}, ensure_ascii=False))
+        else:
+            click.echo(f"{type(item).__name__}: " + ", ".join(f"{k} {v}" for k, v in values.items() if v != {}))
+
+
+def _fields(item: Heard) -> dict[str, object]:
+    """Return the fields of an item."""
+    return {f.name: getattr(item, f.name) for f in dataclasses.fields(item)}
+
+
+def _progress(ledger: Ledger, as_json: bool) -> None:
+    """Show on a terminal how much was heard."""
+    if not as_json and sys.stderr.isatty():
+        click.echo(f"\r{ledger.counts['timeline'] / SAMPLE_RATE:,.1f} s", err=True, nl=False)

@@ -1,0 +1,233 @@
+"""One media segment as packets of audio: what format it is, which stream carries the audio, when it plays.
+
+Every segment is demuxed alone, from memory, by a named format: libav never guesses and never opens anything else.
+Decoding is the decoder's (decoder.py), because that must outlive the segment. Start at `open_segment`.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from types import TracebackType
+
+import av
+import av.error
+from av.stream import Discard
+
+from services.fetcher import id3, mp4
+from services.fetcher.timestamps import CLOCK_HZ
+
+CODECS = ("aac", "aac_latm", "mp3", "mp2", "ac3", "eac3", "opus", "flac", "alac")
+TS_PACKET = 188
+# What libav may look at before it names the streams; a codec is known from the PMT, no frame need be decoded.
+_QUICK_LOOK = {"probesize": "5000", "analyzeduration": "0"}
+_DEEP_LOOK = {"probesize": "5000000"}
+
+
+class MediaError(ValueError):
+    """A segment without audio that can be decoded; cause is one word for the gap it leaves."""
+
+    def __init__(self, cause: str, detail: str) -> None:
+        self.cause, self.detail = cause, detail
+        super().__init__(f"{cause}: {detail}")
+
+
+@dataclass(frozen=True)
+class TimedTags:
+    """ID3 tags within a segment, at seconds of its media time (None: at its start)."""
+
+    at_s: float | None
+    tags: id3.Tags
+
+
+def sniff(data: bytes) -> str:
+    """Name the format of a segment from its first bytes, as libav calls it.
+
+    Raises:
+        MediaError: it is none that carries audio.
+    """
+    if len(data) >= 8 and data[4:8] in mp4.BOXES_THAT_OPEN_A_SEGMENT:
+        return "mov"
+    if any(
+        data[at : at + 1] == b"\x47" and data[at + TS_PACKET : at + TS_PACKET + 1] in (b"\x47", b"") for at in (0, 4)
+    ):
+        return "mpegts"
+    start = id3.strip(data)[1]
+    head = data[start : start + 8]
+    if head[:2] == b"\x0b\x77" and len(head) > 5:
+        return "eac3" if head[5] >> 3 > 10 else "ac3"
+    if len(head) > 1 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0:
+        return "aac"
+    if len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0:
+        return "mp3"
+    if head[:4] == b"fLaC":
+        return "flac"
+    if not data:
+        raise MediaError("empty", "the segment has no bytes")
+    if data.lstrip()[:1] == b"<":
+        raise MediaError("not-media", "the server sent a page (HTML or XML) instead of a segment")
+    if data[:6] == b"WEBVTT":
+        raise MediaError("no-audio", "the segment is subtitles")
+    # Leading garbage before a transport stream: libav finds the sync byte by itself.
+    at = data.find(b"\x47", 0, 4 * TS_PACKET)
+    while at >= 0:
+        if (
+            data[at + TS_PACKET : at + TS_PACKET + 1] == b"\x47"
+            and data[at + 2 * TS_PACKET : at + 2 * TS_PACKET + 1] == b"\x47"
+        ):
+            return "mpegts"
+        at = data.find(b"\x47", at + 1, 4 * TS_PACKET)
+    raise MediaError("not-media", "the bytes are no known media format")
+
+
+class SegmentMedia:
+    """An open segment; a context manager.
+
+    Attributes:
+        format: libav's name of the container: mpegts, mov, aac, mp3, ac3, eac3, flac.
+        codec: canonical name of the audio codec.
+        extradata: what the decoder needs beside the packets, or None.
+        stream_id: PID or track number of the audio.
+        wraps: whether its timestamps have 33 bits.
+        priming_s: media time before which there is only encoder delay.
+        tags: ID3 tags before packed audio, the timestamp among them.
+    """
+
+    def __init__(self, data: bytes, init: bytes | None, stream_id: int | None) -> None:
+        self.tags = id3.Tags()
+        self._events: list[bytes] = []
+        self.priming_s = 0.0
+        self.format = (
+            "mov" if init and init[4:8] in (b"ftyp", b"moov", b"styp") else sniff(init + data if init else data)
+        )
+        if self.format == "mov":
+            header = mp4.Init.read(init or data)
+            if header.encrypted:
+                raise MediaError("encrypted", "the audio track is under common encryption (DRM)")
+            self.priming_s = header.priming_s
+            self._events = list(mp4.id3_events(data))
+        if init:
+            data = init + data
+        if self.format not in ("mov", "mpegts"):
+            self.tags, start = id3.strip(data)
+            data = data[start:]
+        self.wraps = self.format != "mov"
+        self._open(data, stream_id)
+
+    def _open(self, data: bytes, stream_id: int | None) -> None:
+        """Open the container and find the audio; look deeper where a quick look does not find it."""
+        options = {"ignore_editlist": "1"} if self.format == "mov" else {}
+        for look in (_QUICK_LOOK, _DEEP_LOOK):
+            try:
+                self._container = av.open(
+                    io.BytesIO(data), format=self.format, options={**options, **look}, metadata_errors="ignore"
+                )
+            except (av.error.FFmpegError, ValueError, OverflowError, MemoryError) as error:
+                if look is _DEEP_LOOK:
+                    raise MediaError("undecodable", f"{self.format}: {_reason(error)}") from error
+                continue
+            if self._container.streams.audio or look is _DEEP_LOOK:
+                break
+            self._container.close()
+        try:
+            self._stream = self._choose(stream_id)
+        except BaseException:
+            self._container.close()
+            raise
+        context = self._stream.codec_context
+        self.codec: str = context.codec.canonical_name
+        self.extradata: bytes | None = context.extradata
+        self.stream_id: int = self._stream.id
+        self.time_base: Fraction = self._stream.time_base or Fraction(1, CLOCK_HZ)
+
+    def _choose(self, stream_id: int | None) -> av.AudioStream:
+        """Choose the audio stream: the one heard before, else the first that can be decoded; ignore all others."""
+        known = [s for s in self._container.streams.audio if s.codec_context and _codec(s) in CODECS]
+        if not known:
+            there = ", ".join(sorted({_codec(s) for s in self._container.streams})) or "nothing"
+            raise MediaError("no-audio", f"no audio that can be decoded ({there[:120]})")
+        chosen = next((s for s in known if s.id == stream_id), known[0])
+        self._id3 = [s for s in self._container.streams if s.type == "data" and _codec(s) == "timed_id3"]
+        for stream in self._container.streams:
+            if stream is not chosen and stream not in self._id3:
+                stream.discard = Discard.all
+        return chosen
+
+    def __enter__(self) -> SegmentMedia:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the container."""
+        self._container.close()
+
+    def packets(self) -> Iterator[av.Packet | TimedTags]:
+        """Yield the audio packets in order, and ID3 tags where they stand.
+
+        Damage inside ends the packets early, as the end of the data would.
+        """
+        if self.tags:
+            yield TimedTags(None, self.tags)
+        for event in self._events:
+            yield TimedTags(None, id3.read(event))
+        source = self._container.demux([self._stream, *self._id3])
+        while True:
+            try:
+                packet = next(source)
+            except (StopIteration, av.error.FFmpegError, ValueError, OverflowError):
+                return
+            if not packet.size:
+                continue
+            if packet.stream is self._stream or packet.stream_index == self._stream.index:
+                yield packet
+            else:
+                pts = packet.pts
+                at_s = float(pts * packet.time_base) if pts is not None and packet.time_base is not None else None
+                yield TimedTags(at_s, id3.read(bytes(packet)))
+
+    def pts_s(self, packet: av.Packet) -> float | None:
+        """Return when a packet plays, in seconds of media time; packed audio has no timestamps inside: None."""
+        if self.format not in ("mov", "mpegts") or packet.pts is None:
+            return None
+        return float(packet.pts * self.time_base)
+
+    def duration_s(self, packet: av.Packet) -> float:
+        """Return how long a packet plays, 0 where it does not say."""
+        return float(packet.duration * self.time_base) if packet.duration else 0.0
+
+    def start_s(self, first: av.Packet) -> float | None:
+        """Return when the segment begins: the timestamp of its first packet or of its ID3 tag."""
+        if self.format in ("mov", "mpegts"):
+            return self.pts_s(first)
+        return None if self.tags.timestamp is None else self.tags.timestamp / CLOCK_HZ
+
+
+def open_segment(data: bytes, init: bytes | None = None, stream_id: int | None = None) -> SegmentMedia:
+    """Open a decrypted segment.
+
+    Args:
+        data: the segment's bytes.
+        init: the bytes of its EXT-X-MAP, where it has one.
+        stream_id: PID or track heard before, kept where it is still there.
+
+    Raises:
+        MediaError: there is no audio in it that can be decoded.
+    """
+    return SegmentMedia(data, init, stream_id)
+
+
+def _codec(stream: av.stream.Stream) -> str:
+    """Return the canonical codec name of a stream, "unknown" where libav has none."""
+    try:
+        return str(stream.codec_context.codec.canonical_name)
+    except (AttributeError, ValueError, av.error.FFmpegError):
+        return str(getattr(stream, "name", None) or "unknown")
+
+
+def _reason(error: BaseException) -> str:
+    """Return the short text of a libav error."""
+    return str(getattr(error, "strerror", None) or error)[:120]
