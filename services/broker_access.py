@@ -1,0 +1,143 @@
+"""Who may do what on the broker: one table of roles, and the two forms in which Mosquitto can read it.
+
+Pure functions of values. The table is architecture section 3 read as rights; tests/broker tries every cell of it with
+real clients. Start at `ROLES`.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+ITERATIONS = 20_000
+"""Of PBKDF2-SHA512: about 15 ms a connect on a Cortex-A57, so a reconnect of all services stays under a second."""
+
+
+@dataclass(frozen=True)
+class Role:
+    """Rights of one kind of user; topics without the root.
+
+    Attributes:
+        writes: topics it may publish to.
+        reads: topics it may receive.
+        joins: filters of shared subscriptions, $share/<any group>/<filter>, it may take part in.
+        prefixed: also under one level before the root, as a bridge with a prefix writes.
+        about: one sentence for the documentation.
+    """
+
+    writes: tuple[str, ...]
+    reads: tuple[str, ...]
+    joins: tuple[str, ...]
+    about: str
+    prefixed: bool = False
+
+
+PUBLIC = ("results", "events", "status/#", "streams/#")
+
+ROLES: Mapping[str, Role] = {
+    "fetcher": Role(
+        ("pcm/+", "events", "dead", "streams/+/ledger", "streams/+/now", "status/fetcher/+", "doctor/fetcher"),
+        ("acks/+", "doctor/fetcher"),
+        (),
+        "listens to HLS: sends audio to the featurizers, reads the acks",
+    ),
+    "featurizer": Role(
+        ("mel/+/+", "acks/+", "dead", "status/featurizer/+", "doctor/featurizer"),
+        ("pcm/+", "doctor/featurizer"),
+        ("pcm/+",),
+        "makes features: takes its share of the audio",
+    ),
+    "inference": Role(
+        ("results", "acks/+", "dead", "streams/+/now", "status/inference/+", "doctor/inference"),
+        ("mel/+/+", "doctor/inference"),
+        ("mel/+/+",),
+        "names genres: takes its share of the features, publishes results",
+    ),
+    "dashboard": Role(
+        ("streams/+/now", "status/dashboard/+", "doctor/dashboard"),
+        (*PUBLIC, "doctor/dashboard"),
+        (),
+        "the web page: reads what viewers read, keeps the retained now topics",
+    ),
+    "viewer": Role((), PUBLIC, (), "people, home automation, browsers: results, events and status, nothing else"),
+    "bridge": Role(PUBLIC, (), (), "another broker that sends its results and status here", prefixed=True),
+    "keeper": Role((), ("dead", *PUBLIC), (), "maintenance: viewers' rights and the dead letters"),
+}
+
+
+def password_hash(password: str, salt: bytes, iterations: int = ITERATIONS) -> str:
+    """Return the base64 of PBKDF2-HMAC-SHA512, as Mosquitto 2 stores it."""
+    return base64.b64encode(hashlib.pbkdf2_hmac("sha512", password.encode(), salt, iterations)).decode()
+
+
+def client_entry(name: str, password: str, role: str) -> dict[str, Any]:
+    """Return one user of dynamic-security.json; the password itself is not in it."""
+    salt = secrets.token_bytes(12)
+    return {
+        "username": name,
+        "textname": role,
+        "roles": [{"rolename": role}],
+        "password": password_hash(password, salt),
+        "salt": base64.b64encode(salt).decode(),
+        "iterations": ITERATIONS,
+    }
+
+
+def dynamic_security_json(clients: list[dict[str, Any]], root: str = "genre") -> str:
+    """Return dynamic-security.json: everything is denied but what a role allows, receiving and subscribing included.
+
+    Nobody has rights on $CONTROL, so nobody can change it over MQTT; `genre broker` writes the file anew.
+    """
+    kinds = ("publishClientSend", "publishClientReceive", "subscribe")
+    return json.dumps(
+        {
+            "defaultACLAccess": {**dict.fromkeys(kinds, False), "unsubscribe": True},
+            "clients": clients,
+            "groups": [],
+            "roles": [{"rolename": name, "acls": _acls(role, root)} for name, role in ROLES.items()],
+        },
+        indent=1,
+    )
+
+
+def _acls(role: Role, root: str) -> list[dict[str, Any]]:
+    def allow(kind: str, topic: str) -> dict[str, Any]:
+        return {"acltype": kind, "topic": topic, "priority": 0, "allow": True}
+
+    entries = [allow("publishClientSend", f"{root}/{topic}") for topic in role.writes]
+    if role.prefixed:
+        entries += [allow("publishClientSend", f"+/{root}/{topic}") for topic in role.writes]
+    entries += [allow("subscribePattern", f"$share/+/{root}/{topic}") for topic in role.joins]
+    entries += [allow("publishClientReceive", f"{root}/{topic}") for topic in role.reads]
+    entries += [allow("subscribePattern", f"{root}/{topic}") for topic in role.reads]
+    return entries
+
+
+def access_list(users: Mapping[str, str], root: str = "genre") -> str:
+    """Return an acl_file for Mosquitto 1.6: users by name with their roles."""
+    parts = []
+    for name, role_name in users.items():
+        role = ROLES[role_name]
+        lines = [f"# {role_name}: {role.about}", f"user {name}"]
+        if role.prefixed:
+            lines += [f"topic write +/{root}/{topic}" for topic in role.writes]
+        lines += [f"topic write {root}/{topic}" for topic in role.writes if topic not in role.reads]
+        lines += [f"topic read {root}/{topic}" for topic in role.reads if topic not in role.writes]
+        lines += [f"topic readwrite {root}/{topic}" for topic in role.reads if topic in role.writes]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def password_line(name: str, password: str) -> str:
+    """Return one line of a password_file that Mosquitto 1.6 reads as well as 2: salted SHA-512.
+
+    One round only, so use long random passwords there; `genre broker` makes such.
+    """
+    salt = secrets.token_bytes(12)
+    digest = hashlib.sha512(password.encode() + salt).digest()
+    return f"{name}:$6${base64.b64encode(salt).decode()}${base64.b64encode(digest).decode()}\n"

@@ -1,0 +1,162 @@
+"""The text of every mosquitto.conf: what `genre up` starts, what the package installs, what broker/ shows.
+
+Pure functions of values; nothing is read or written. broker/*.conf are made from here and a test compares them.
+Start at `local_config`; users and certificates are made by `broker_access.py` and `broker_command.py`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+LIMITS = """\
+# A denied or oversize PUBLISH gets reason code 135 or 149; every payload of genre-edge stays under 1,000,000 bytes.
+max_packet_size 2000000
+# Overflow is silent and keeps the oldest, so the queues must never fill: the fetcher's credits (at most 10,000
+# chunks) are the flow control. 0 (no limit) is broken in 2.0.16.
+max_queued_messages 12000
+max_inflight_messages 100
+# Keep no session of a client that has been gone for a day.
+persistent_client_expiration 1d
+set_tcp_nodelay true
+sys_interval 10
+log_dest stderr
+log_type error
+log_type warning
+log_type notice
+connection_messages false
+"""
+"""What all configurations share. No per_listener_settings: it loses wills before 2.0.13. No message expiry on queued
+topics: expired messages stall a queue before 2.0.15."""
+
+
+def persistence_config(folder: Path, user: str | None = None) -> str:
+    """Return the lines that let sessions and queues survive a crash of the broker.
+
+    Args:
+        folder: an existing folder that the broker may write to. On flash storage choose one on tmpfs: the whole store,
+            audio in flight included, is written every second, and losing it at a power cut costs no result.
+        user: account that mosquitto takes on when started as root; None leaves its default, "mosquitto".
+    """
+    lines = ["persistence true", f"persistence_location {folder}/", "autosave_interval 1"]
+    return "\n".join([*lines, *([f"user {user}"] if user else []), ""])
+
+
+def local_config(port: int, folder: Path, persistence: bool = False, user: str | None = None) -> str:
+    """Return the configuration for one machine: loopback only, anonymous, nobody else can reach it.
+
+    Args:
+        port: to listen on.
+        folder: where sessions and queues are kept, if they are.
+        persistence: keep them. The end-to-end acks need no such help; durable subscribers of results gain by it.
+        user: see `persistence_config`.
+    """
+    kept = persistence_config(folder, user) if persistence else "persistence false\n"
+    return f"listener {port} 127.0.0.1\nallow_anonymous true\n{kept}{LIMITS}"
+
+
+def tls_lines(certificates: Path) -> str:
+    """Return the lines that make the listener before them speak TLS 1.2 or later."""
+    return (
+        f"certfile {certificates}/server.crt\n"
+        f"keyfile {certificates}/server.key\n"
+        f"tls_version tlsv1.2\n"
+        "ciphers ECDHE+AESGCM:ECDHE+CHACHA20\n"
+    )
+
+
+def lan_config(
+    certificates: Path, security: str, state: Path, port: int = 8883, host: str = "", websockets_port: int | None = None
+) -> str:
+    """Return the configuration for a network: TLS, a password and a role for everyone.
+
+    Args:
+        certificates: folder with server.crt and server.key.
+        security: `dynamic_security` or `access_lists`: who may do what.
+        state: see `persistence_config`.
+        port: of MQTT over TLS.
+        host: address to listen on; "" is all.
+        websockets_port: also MQTT over secure WebSockets, for browsers.
+    """
+    text = f"allow_anonymous false\n{security}{persistence_config(state)}{LIMITS}"
+    text += f"\nlistener {port} {host}".rstrip() + f"\n{tls_lines(certificates)}"
+    if websockets_port is not None:
+        text += f"\nlistener {websockets_port} {host}".rstrip() + f"\nprotocol websockets\n{tls_lines(certificates)}"
+    return text
+
+
+def dynamic_security(plugin: str, users: Path) -> str:
+    """Return the lines for Mosquitto 2.0 and later, where even subscribing (joining a work group) needs a right.
+
+    Args:
+        plugin: path of mosquitto_dynamic_security.so.
+        users: dynamic-security.json, readable and writable by the broker alone.
+    """
+    return f"plugin {plugin}\nplugin_opt_config_file {users}\n"
+
+
+def access_lists(passwords: Path, access: Path) -> str:
+    """Return the lines for Mosquitto 1.6 (JetPack 5's Ubuntu 20.04), which has no dynamic security.
+
+    There a SUBSCRIBE always succeeds and only delivery is checked: a user with a password could join a work group
+    and swallow its share until the fetcher sends it again. Use 2.0 where users are not all trusted.
+    """
+    return f"password_file {passwords}\nacl_file {access}\n"
+
+
+def bridge_config(
+    name: str, address: str, username: str, password: str, ca_file: Path, topic_root: str = "genre", prefix: str = ""
+) -> str:
+    """Return the lines that send results, events and status to an upstream broker, and never audio.
+
+    Args:
+        name: of this edge box; the upstream broker sees it as the client id.
+        address: host:port of the upstream broker, which must speak TLS and MQTT 5.
+        username: for the upstream broker.
+        password: likewise; the file must be readable by the broker alone.
+        ca_file: CA that signed the upstream broker's certificate.
+        topic_root: broker.root of the configuration.
+        prefix: put before every topic upstream, e.g. "site7/".
+    """
+    sent: Sequence[str] = ("results", "events", "status/#", "streams/+/now", "streams/+/ledger")
+    topics = "".join(f"topic {topic} out 1 {topic_root}/ {prefix}{topic_root}/\n" for topic in sent)
+    return (
+        f"connection {name}\naddress {address}\n"
+        "# MQTT 5 carries user properties on; the sessions last over a cut, so that nothing is missed.\n"
+        f"bridge_protocol_version mqttv50\ncleansession false\nremote_clientid {name}\nlocal_clientid bridge-{name}\n"
+        f"remote_username {username}\nremote_password {password}\nbridge_cafile {ca_file}\n"
+        "# The upstream broker learns nothing of this one's state but what is sent.\n"
+        "notifications false\ntry_private false\nrestart_timeout 2 30\n"
+        f"{topics}"
+    )
+
+
+def ready_to_copy() -> Mapping[str, str]:
+    """Return the files of broker/: name and text."""
+    etc, run = Path("/etc/genre-edge/broker"), Path("/run/genre-broker")
+    plugin = dynamic_security("/usr/lib/aarch64-linux-gnu/mosquitto_dynamic_security.so", etc / "dynamic-security.json")
+    old = access_lists(etc / "passwords.txt", etc / "access.txt")
+    return {
+        "local.conf": _head("One machine: loopback, no passwords. What `genre up` runs.")
+        + local_config(1883, run, True),
+        "lan.conf": _head("A network: TLS, passwords, roles. `genre broker init --host NAME` makes it and its files.")
+        + lan_config(etc, plugin, run),
+        "lan-1.6.conf": _head("The same for Mosquitto 1.6: `genre broker init --host NAME --mosquitto-1.6`.")
+        + lan_config(etc, old, run),
+        "websockets.conf": _head("As lan.conf, and browsers: `genre broker init --host NAME --websockets-port 9443`.")
+        + lan_config(etc, plugin, run, websockets_port=9443),
+        "bridge.conf": _head("Added to one of the others: results and status go upstream, audio never does.")
+        + bridge_config(
+            "edge-7", "upstream.example:8883", "edge-7", "CHANGE-ME", etc / "upstream-ca.crt", prefix="edge-7/"
+        ),
+    }
+
+
+def _head(text: str) -> str:
+    return f"# {text}\n# Made by services/broker_config.py; where to start: broker/README.md\n\n"
+
+
+if __name__ == "__main__":
+    for name, text in ready_to_copy().items():
+        Path(sys.argv[1], name).write_text(text, encoding="utf-8")
