@@ -1,0 +1,1 @@
+"""Makes every model the services run, and measures what each is worth."""

@@ -1,0 +1,138 @@
+"""How good a model's probabilities are: accuracy with its interval, confusion, calibration. One definition for all.
+
+Numbers in, numbers out; no model, no files. Start at `measure`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+
+from services.inference.verdict import pooled
+
+BINS = 15
+_RESAMPLINGS = 1_000
+_Z95 = 1.959964
+
+Scores = NDArray[np.float32]
+Ints = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Everything that is reported of one model on one set of clips; shares are in 0..1."""
+
+    clip_accuracy: float
+    clip_interval: tuple[float, float]
+    window_accuracy: float
+    window_interval: tuple[float, float]
+    n_clips: int
+    n_windows: int
+    ece: float
+    clip_ece: float
+    per_genre: dict[str, float]
+    confusion: list[list[int]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+
+def measure(scores: Scores, clip_of: Ints, clip_labels: Ints, genres: Sequence[str], correlation: float) -> Measured:
+    """Measure probabilities of windows, and of clips pooled from them as the service pools 30 s.
+
+    Args:
+        scores: calibrated probabilities, [windows, genres].
+        clip_of: number of each window's clip, [windows].
+        clip_labels: genre of each clip, [clips]; every clip has a window.
+        correlation: the card's window_correlation.
+    """
+    labels = clip_labels[clip_of]
+    right = scores.argmax(axis=1) == labels
+    clip_scores = pool_clips(scores, clip_of, len(clip_labels), correlation)
+    guess = clip_scores.argmax(axis=1)
+    clip_right = guess == clip_labels
+    confusion = np.zeros((len(genres), len(genres)), int)
+    np.add.at(confusion, (clip_labels, guess), 1)
+    per_genre = {
+        genre: round(float(confusion[place, place] / confusion[place].sum()), 4)
+        for place, genre in enumerate(genres)
+        if confusion[place].sum()
+    }
+    return Measured(
+        clip_accuracy=round(float(clip_right.mean()), 4),
+        clip_interval=wilson(int(clip_right.sum()), len(clip_right)),
+        window_accuracy=round(float(right.mean()), 4),
+        window_interval=by_clip(right, clip_of, len(clip_labels)),
+        n_clips=len(clip_labels),
+        n_windows=len(scores),
+        ece=round(expected_calibration_error(scores, labels), 4),
+        clip_ece=round(expected_calibration_error(clip_scores, clip_labels), 4),
+        per_genre=per_genre,
+        confusion=confusion.tolist(),
+    )
+
+
+def pool_clips(scores: Scores, clip_of: Ints, clips: int, correlation: float) -> Scores:
+    """Return the pooled probabilities of each clip, [clips, genres]."""
+    order = np.argsort(clip_of, kind="stable")
+    parts = np.split(scores[order], np.cumsum(np.bincount(clip_of, minlength=clips))[:-1])
+    return np.stack([pooled(part, correlation) for part in parts])
+
+
+def wilson(right: int, count: int) -> tuple[float, float]:
+    """Return Wilson's 95 % interval of a share."""
+    share, z2 = right / count, _Z95**2
+    middle = (share + z2 / (2 * count)) / (1 + z2 / count)
+    half = _Z95 / (1 + z2 / count) * np.sqrt(share * (1 - share) / count + z2 / (4 * count**2))
+    return round(max(0.0, float(middle - half)), 4), round(min(1.0, float(middle + half)), 4)
+
+
+def by_clip(right: NDArray[np.bool_], clip_of: Ints, clips: int) -> tuple[float, float]:
+    """Return a 95 % interval of the windows' accuracy; whole clips are drawn, for windows of one clip err together."""
+    hits = np.bincount(clip_of, right, minlength=clips)
+    sizes = np.bincount(clip_of, minlength=clips)
+    drawn = np.random.default_rng(0).integers(0, clips, (_RESAMPLINGS, clips))
+    shares = hits[drawn].sum(axis=1) / np.maximum(sizes[drawn].sum(axis=1), 1)
+    low, high = np.quantile(shares, [0.025, 0.975])
+    return round(float(low), 4), round(float(high), 4)
+
+
+def expected_calibration_error(scores: Scores, labels: Ints) -> float:
+    """Return the mean distance of confidence from accuracy over 15 equal-width bins (Guo et al. 2017)."""
+    confidence = scores.max(axis=1)
+    right = scores.argmax(axis=1) == labels
+    place = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    total = np.bincount(place, minlength=BINS)
+    gap = np.bincount(place, right, minlength=BINS) - np.bincount(place, confidence, minlength=BINS)
+    return float(np.abs(gap).sum() / max(int(total.sum()), 1))
+
+
+def log_softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return log-probabilities of logits over the last axis."""
+    shifted = np.asarray(logits, np.float64) - np.max(logits, axis=-1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
+
+
+def fit_temperature(logits: NDArray[np.floating], labels: Ints) -> float:
+    """Return the temperature with the least cross-entropy; logits must be of windows that were not trained on."""
+
+    def loss(log_temperature: float) -> float:
+        return -float(log_softmax(logits / np.exp(log_temperature))[np.arange(len(labels)), labels].mean())
+
+    return round(float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x)), 4)
+
+
+def fit_correlation(scores: Scores, clip_of: Ints, clip_labels: Ints) -> float:
+    """Return the window correlation with the least cross-entropy of pooled clips."""
+
+    def loss(correlation: float) -> float:
+        clips = pool_clips(scores, clip_of, len(clip_labels), correlation)
+        return -float(np.log(np.maximum(clips[np.arange(len(clips)), clip_labels], 1e-9)).mean())
+
+    return round(float(minimize_scalar(loss, bounds=(0, 1), method="bounded").x), 3)

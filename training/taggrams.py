@@ -1,0 +1,113 @@
+"""Reads taggrams: activations of MSD-musicnn's 50 tags, a row a window, with the genre and the clip of each.
+
+They stand in for audio that can't be passed on. Not a model and not a split. Start at `load`.
+"""
+
+from __future__ import annotations
+
+import csv
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.errors import GenreError
+from training.gtzan import GENRES, Clip
+from training.musicnn import TAGS
+
+_COLUMNS = "X (windows x 50), Y (0-9, genres in alphabetical order) and IDS (clip of each window)"
+_REMEDY = f"give a .npz with {_COLUMNS}"
+SMALLEST = 1e-4
+"""Added to an activation before its logarithm, so that a tag that is certainly absent does not rule the sum."""
+
+
+@dataclass(frozen=True)
+class Taggrams:
+    """Windows in the order of the file.
+
+    Attributes:
+        tags: activations in 0..1, float32 [windows, 50].
+        labels: place of each window's genre in `GENRES`, [windows].
+        clip_of: number of each window's clip, [windows].
+        clips: the clips, in the order of their numbers.
+    """
+
+    tags: NDArray[np.float32]
+    labels: NDArray[np.intp]
+    clip_of: NDArray[np.intp]
+    clips: list[Clip]
+
+    @property
+    def clip_labels(self) -> NDArray[np.intp]:
+        """Place of each clip's genre in `GENRES`, [clips]."""
+        return np.array([clip.label for clip in self.clips], np.intp)
+
+
+def load(path: Path, artists: Path | None = None) -> Taggrams:
+    """Read a taggram file.
+
+    Args:
+        path: an .npz file with X, Y and IDS.
+        artists: a CSV file with the columns clip and artist, for artist-grouped cross-validation.
+
+    Raises:
+        GenreError: for a file that is not one, or holds values that cannot be activations or genres.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            tags, labels, ids = (archive[name] for name in ("X", "Y", "IDS"))
+    except KeyError as error:
+        raise GenreError(str(path), f"lacks an array ({' '.join(error.args)})", _REMEDY) from error
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
+        raise GenreError(str(path), f"can't be read ({error})", _REMEDY) from error
+    wrong = _wrong(tags, labels, ids)
+    if wrong:
+        raise GenreError(str(path), wrong, _REMEDY)
+    names, first, clip_of = np.unique(ids.astype(str), return_index=True, return_inverse=True)
+    labels = labels.astype(np.intp)
+    mixed = np.flatnonzero(labels != labels[first][clip_of])
+    if mixed.size:
+        raise GenreError(str(path), f"clip {names[clip_of[mixed[0]]]} has windows of two genres", "give each clip one")
+    artist_of = read_artists(artists) if artists else {}
+    clips = []
+    for name, label in zip(names, labels[first], strict=True):
+        stem = (
+            PurePosixPath(str(name)).stem if PurePosixPath(str(name)).suffix in (".au", ".wav", ".flac") else str(name)
+        )
+        clips.append(Clip(str(name), GENRES[label], Path(str(name)), artist_of.get(stem, "")))
+    return Taggrams(np.ascontiguousarray(tags, np.float32), labels, clip_of.reshape(-1), clips)
+
+
+def _wrong(tags: NDArray[np.generic], labels: NDArray[np.generic], ids: NDArray[np.generic]) -> str:
+    """Return what is wrong with the arrays, or ""."""
+    if tags.ndim != 2 or tags.shape[1] != len(TAGS) or tags.dtype.kind not in "fiu":
+        return f"X is {tags.dtype} {list(tags.shape)}, not numbers [windows, {len(TAGS)}]"
+    if not len(tags):
+        return "holds no windows"
+    if labels.shape != (len(tags),) or ids.shape != (len(tags),):
+        return f"X, Y and IDS differ in length: {len(tags)}, {list(labels.shape)}, {list(ids.shape)}"
+    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= len(GENRES):
+        return f"Y holds an unknown genre (whole numbers 0 to {len(GENRES) - 1} are known)"
+    if not np.isfinite(tags).all() or tags.min() < 0 or tags.max() > 1:
+        return "X holds values that are not activations between 0 and 1"
+    return ""
+
+
+def read_artists(path: Path) -> dict[str, str]:
+    """Read clip -> artist.
+
+    Raises:
+        GenreError: for a file that is not such a table.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise GenreError(
+            str(path), f"can't be read ({error})", "give a CSV file with columns clip and artist"
+        ) from error
+    if not rows or "clip" not in rows[0] or "artist" not in rows[0]:
+        raise GenreError(str(path), "has no columns clip and artist", "its first line must name clip and artist")
+    return {row["clip"]: (row["artist"] or "").strip() for row in rows}
