@@ -69,6 +69,9 @@ lint: .venv/dev.stamp ## Formatting, lint and types
 contract: .venv/run.stamp ## Write docs/contract from services/contract.py
 	@$(PY) -m services.contract_documents
 
+configuration: .venv/run.stamp ## Write docs/configuration.md and its JSON Schema from services/settings.py
+	@$(PY) -m services.configuration_documents
+
 UV_COMPILE = uv pip compile --universal --python-version 3.10 --generate-hashes -q --no-header
 lock: ## Renew every lock file (needs uv)
 	$(UV_COMPILE) pyproject.toml --extra run -o requirements/run.txt
@@ -81,4 +84,4 @@ lock: ## Renew every lock file (needs uv)
 clean: ## Remove environments and caches
 	@rm -rf .venv .venv-triton .mypy_cache .ruff_cache .pytest_cache demo-music
 
-.PHONY: help setup demo test lint contract lock clean
+.PHONY: help setup demo test lint contract configuration lock clean
