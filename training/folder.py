@@ -28,6 +28,8 @@ from training.triton_config import config
 CONFIG_FILE = "config.pbtxt"
 TRITON_FILE = "1/model.py"
 TAG_HEAD_FILE = "tag_head.onnx"
+REFERENCE_FILE = "fp32.onnx"
+"""The same network in float32, to compare an int8 model with; not in every folder, for it may be large."""
 _TRITON_SOURCE = Path(__file__).parent / "triton" / "model.py"
 
 
@@ -98,4 +100,4 @@ def _write_around(folder: Path, card: Card, target: str) -> None:
         shutil.copyfile(_TRITON_SOURCE, folder / TRITON_FILE)
 
 
-__all__ = ["CONFIG_FILE", "MODEL_FILE", "TAG_HEAD_FILE", "TRITON_FILE", "file_of", "rewrite", "write"]
+__all__ = ["CONFIG_FILE", "MODEL_FILE", "REFERENCE_FILE", "TAG_HEAD_FILE", "TRITON_FILE", "file_of", "rewrite", "write"]

@@ -41,11 +41,12 @@ class OnnxBackend:
     Args:
         card: from `load_card`, which has checked the file.
         threads: of ONNX Runtime; 1 is the cheapest a window, more cores are better used by more processes.
+        path: another form of the same model, such as the float32 one; None takes the one that is deployed.
     """
 
-    def __init__(self, card: Card, threads: int = 1) -> None:
+    def __init__(self, card: Card, threads: int = 1, path: Path | None = None) -> None:
         self._card = card
-        self._session = session(card.path(), threads)
+        self._session = session(path or card.path(), threads)
 
     def scores(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return calibrated probabilities of some windows.
