@@ -24,6 +24,10 @@ from services.settings import Fetcher
 
 log = logging.getLogger(__name__)
 
+MOST_BACKOFF = 4.0
+"""A chunk that is sent again and again waits up to this many timeouts: few copies queue at a replica that is stuck."""
+SILENT_BROKER_S = 60.0
+"""A PUBACK that takes longer, on a connection that is up, will not come."""
 UNHEARD_S = 0.25
 """A chunk that the broker had no featurizer for is offered again this soon, one at a time until one is taken."""
 
@@ -64,12 +68,14 @@ class RetransmissionTimer:
 class _Parcel:
     cut: Cut
     settle: Callable[[str], None]
+    heard: float
     first_sent: float
     last_sent: float
     attempts: int = 1
     overtaken: int = 0
     with_broker: bool = False
     unheard: bool = False
+    refused: bool = False
     featurized: bool = False
     chunk: str = field(init=False)
 
@@ -95,6 +101,7 @@ class Courier:
         self._changed = threading.Condition()
         self._timer = RetransmissionTimer(settings.ack_timeout_s, settings.ack_timeout_max_s)
         self._newest_acked = 0.0
+        self._last_ack = 0.0
         self._probe_at, self._probe_factor = 0.0, 1.0
         self._someone_listens = True
 
@@ -110,18 +117,18 @@ class Courier:
         Args:
             settle: called once with '' when the chunk's results are out, or with the cause of its loss.
         """
-        stream = cut.stretch.stream
+        stream, heard = cut.stretch.stream, time.monotonic()
         with self._changed:
             while not self._has_credit(stream) and not stop.is_set():
-                if self._stale(cut, time.time()):
+                if self._stale(cut, heard):
                     break
                 self._changed.wait(0.2)
             if stop.is_set():
                 return
-            stale = self._stale(cut, time.time()) and not self._has_credit(stream)
+            stale = self._stale(cut, heard) and not self._has_credit(stream)
             if not stale:
                 now = time.monotonic()
-                parcel = _Parcel(cut, settle, now, now)
+                parcel = _Parcel(cut, settle, heard, now, now)
                 self._parcels[parcel.chunk] = parcel
                 self._per_stream[stream] += 1
                 OUTSTANDING.set(len(self._parcels))
@@ -135,13 +142,24 @@ class Courier:
         with self._changed:
             return self._per_stream[stream]
 
+    def wait_settled(self, timeout_s: float) -> bool:
+        """Wait until no chunk waits for its ack any more; return whether that is so."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._parcels, timeout_s)
+
+    def forget(self, stream: str) -> None:
+        """Drop a stream's chunks: whoever listens to it next begins at its cursor and sends them anew."""
+        with self._changed:
+            for parcel in [p for p in self._parcels.values() if p.cut.stretch.stream == stream]:
+                self._remove(parcel)
+
     def stuck_stage(self, stream: str) -> str:
         """Name the stage that holds a stream's oldest chunk: broker, featurizer or inference."""
         if not self._bus.connected:
             return "broker"
         with self._changed:
             mine = [p for p in self._parcels.values() if p.cut.stretch.stream == stream]
-        if any(not parcel.with_broker for parcel in mine):
+        if any(parcel.refused or not parcel.with_broker for parcel in mine):
             return "broker"
         return "inference" if any(parcel.featurized for parcel in mine) else "featurizer"
 
@@ -150,8 +168,9 @@ class Courier:
             self._per_stream[stream] < self._settings.credits_per_stream and len(self._parcels) < self._settings.credits
         )
 
-    def _stale(self, cut: Cut, now: float) -> bool:
-        return cut.live and now - cut.stretch.received_at > self._settings.max_age_s
+    def _stale(self, cut: Cut, heard: float) -> bool:
+        # By the monotonic clock: the wall clock may be set while we run, and that must lose nothing.
+        return cut.live and time.monotonic() - heard > self._settings.max_age_s
 
     def _publish(self, parcel: _Parcel) -> None:
         chunk = again(PcmChunk(parcel.cut.stretch, parcel.cut.pcm, self._reply_to), parcel.attempts)
@@ -163,6 +182,7 @@ class Courier:
         """Note the PUBACK. A refusal is a broker's setting to mend: the chunk stays and is tried again."""
         parcel.with_broker = True
         parcel.unheard = not receipt.reached_someone
+        parcel.refused = not receipt.accepted
         if receipt.reached_someone and not self._someone_listens:
             self._probe_factor = 1.0
         self._someone_listens = receipt.reached_someone
@@ -195,6 +215,7 @@ class Courier:
             if parcel.attempts == 1:
                 self._timer.learn(now - parcel.first_sent)
             self._newest_acked = max(self._newest_acked, parcel.last_sent)
+            self._last_ack = now
             self._probe_factor = 1.0
         ACK_SECONDS.observe(now - parcel.first_sent)
         if ack.outcome == "done":
@@ -214,18 +235,19 @@ class Courier:
 
     def tick(self) -> None:
         """Send again what is overdue, give up what is hopeless or stale; call it a few times a second."""
-        now, wall = time.monotonic(), time.time()
+        now = time.monotonic()
         hopeless: list[tuple[_Parcel, str, str]] = []
         repeat: list[_Parcel] = []
         with self._changed:
             timeout_s = self._timer.timeout_s
             waiting: list[_Parcel] = []
             for parcel in self._parcels.values():
-                if self._stale(parcel.cut, wall):
+                overdue_s = timeout_s * min(2.0**parcel.overtaken, MOST_BACKOFF)
+                if self._stale(parcel.cut, parcel.heard):
                     hopeless.append((parcel, "stale", f"no result within {self._settings.max_age_s:g} s"))
                 elif parcel.unheard and now - parcel.last_sent > UNHEARD_S:
                     (repeat if self._someone_listens else waiting).append(parcel)
-                elif now - parcel.last_sent > timeout_s and parcel.with_broker:
+                elif now - parcel.last_sent > (overdue_s if parcel.with_broker else SILENT_BROKER_S + overdue_s):
                     if self._newest_acked > parcel.last_sent:
                         parcel.overtaken += 1
                         if parcel.overtaken >= self._settings.give_up_after:
@@ -236,6 +258,8 @@ class Courier:
                             repeat.append(parcel)
                     else:
                         waiting.append(parcel)
+            if now - self._last_ack < timeout_s and self._someone_listens:
+                waiting = []  # acks still come, in order: what waits is queued, not lost
             if self._bus.connected and waiting and not repeat and now >= self._probe_at:
                 repeat.append(min(waiting, key=lambda parcel: parcel.last_sent))
                 wait_s = timeout_s if self._someone_listens else UNHEARD_S

@@ -39,6 +39,7 @@ class Child:
 
     Attributes:
         env: its whole environment; None inherits the supervisor's.
+        refusals: how often in a row it ended by itself, with an error and at once; being killed does not count.
         stop_s: how long it may take to end before it is killed.
         before: run before each start, e.g. to sweep what a killed one left.
     """
@@ -52,6 +53,7 @@ class Child:
     process: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
     restarts: int = 0
+    refusals: int = 0
     _due: float = 0.0
     _pause: float = BACKOFF_MIN_S
 
@@ -99,7 +101,9 @@ class Child:
         now = time.monotonic()
         if self._due == 0.0:
             code = self.process.returncode if self.process else None
-            if now - self.started_at > STEADY_S:
+            steady = now - self.started_at > STEADY_S
+            self.refusals = self.refusals + 1 if code is not None and code > 0 and not steady else 0
+            if steady:
                 self._pause = BACKOFF_MIN_S
             self._due = now + self._pause
             log.warning(

@@ -24,6 +24,7 @@ import click
 from services import logs, settings
 from services.contract import Result
 from services.errors import GenreError, UsageError
+from services.inference.card import load_card
 from services.supervisor import household, triton_server
 from services.supervisor.household import Plan
 from services.supervisor.observer import Observer
@@ -32,6 +33,7 @@ from services.supervisor.processes import Household
 log = logging.getLogger(__name__)
 
 START_S = 20.0
+MOST_REFUSALS = 3
 GRACE_S = 10.0
 """How long results may trail the ledger that counts them."""
 
@@ -97,6 +99,7 @@ class Run:
         """
         plan = self._plan
         plan.check_ports()
+        load_card(self._config.inference.models_dir, self._config.inference.model)
         broker = self._house.add(household.broker(plan))
         self._with(broker={"host": "127.0.0.1", "port": plan.port("broker")})
         self._start_triton()
@@ -193,6 +196,7 @@ class Run:
 
             while True:
                 self._house.keep()
+                self._check_children()
                 show()
                 if self._all_failed():
                     return 1
@@ -201,6 +205,17 @@ class Run:
                     show()
                     return self._verdict()
                 time.sleep(0.25)
+
+    def _check_children(self) -> None:
+        """End the run where a part refuses to work at all: its own words say why.
+
+        Raises:
+            GenreError: with that part's last line.
+        """
+        for child in self._house.children():
+            if child.refusals >= MOST_REFUSALS:
+                words = child.last_words().removeprefix("genre: ") or "it said nothing"
+                raise GenreError(child.name, f"ended {child.refusals} times at once ({words})", f"see {child.log_file}")
 
     def _note(self) -> str:
         config = self._config
@@ -359,7 +374,7 @@ def _merged(
     if until_end:
         values["fetcher"]["retry_failed_s"] = 0
     models_dir = Path(values["inference"]["models_dir"])
-    if not models_dir.is_absolute() and not models_dir.is_dir():
+    if not models_dir.is_absolute() and not (models_dir / values["inference"]["model"]).is_dir():
         # Run from anywhere: the models that ship with the project.
         values["inference"]["models_dir"] = str(Path(__file__).resolve().parents[2] / models_dir)
     if not triton_server.can_run_here() and backend is None:
