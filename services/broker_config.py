@@ -25,7 +25,6 @@ log_dest stderr
 log_type error
 log_type warning
 log_type notice
-connection_messages false
 """
 """What all configurations share. No per_listener_settings: it loses wills before 2.0.13. No message expiry on queued
 topics: expired messages stall a queue before 2.0.15."""
@@ -53,7 +52,7 @@ def local_config(port: int, folder: Path, persistence: bool = False, user: str |
         user: see `persistence_config`.
     """
     kept = persistence_config(folder, user) if persistence else "persistence false\n"
-    return f"listener {port} 127.0.0.1\nallow_anonymous true\n{kept}{LIMITS}"
+    return f"listener {port} 127.0.0.1\nallow_anonymous true\nconnection_messages false\n{kept}{LIMITS}"
 
 
 def tls_lines(certificates: Path) -> str:

@@ -1,0 +1,145 @@
+"""The permission matrix, cell by cell, with real clients over TLS: allowed and denied."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from services.broker_access import ROLES
+from services.broker_command import broker as command
+from services.broker_command import set_up
+from tests.broker.mosquitto import Client, Mosquitto, free_port
+
+USERS = ("fetcher", "featurizer", "inference", "dashboard", "viewer", "bridge", "keeper")
+# w: may write, r: may read, b: both, -: neither. The columns are USERS.
+MATRIX = {
+    "genre/pcm/radio1":            "w r - - - - -",
+    "genre/mel/vgg16/radio1":      "- w r - - - -",
+    "genre/acks/edge":             "b w w - - - -".replace("b", "r"),
+    "genre/results":               "- - w r r w r",
+    "genre/events":                "w - - r r w r",
+    "genre/streams/radio1/now":    "w - w b r w r",
+    "genre/streams/radio1/ledger": "w - - r r w r",
+    "genre/status/fetcher/1":      "w - - r r w r",
+    "genre/status/featurizer/1":   "- w - r r w r",
+    "genre/status/inference/1":    "- - w r r w r",
+    "genre/status/dashboard/1":    "- - - b r w r",
+    "genre/dead":                  "w w w - - - r",
+    "genre/doctor/fetcher":        "b - - - - - -",
+    "genre/anything/else":         "- - - - - - -",
+    "homeassistant/sensor/x":      "- - - - - - -",
+    "$CONTROL/dynamic-security/v1": "- - - - - - -",
+}  # fmt: skip
+SHARES = {
+    "$share/featurizer-vgg16/genre/pcm/+": ("featurizer",),
+    "$share/any-name/genre/pcm/radio1": ("featurizer",),
+    "$share/inference-musicnn/genre/mel/vgg16/+": ("inference",),
+    "$share/results/genre/results": (),
+}
+NOT_AUTHORISED = 135
+
+
+def cell(topic: str, user: str) -> str:
+    return MATRIX[topic].split()[USERS.index(user)]
+
+
+@pytest.fixture(scope="module", params=["roles", "access lists of 1.6"])
+def house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Mosquitto, bool]:
+    """Folder, broker, and whether subscribing itself needs a right."""
+    from tests.broker.mosquitto import PROGRAM
+
+    if PROGRAM is None:
+        pytest.skip("mosquitto is not installed")
+    folder, state = tmp_path_factory.mktemp("broker"), tmp_path_factory.mktemp("state")
+    # Where tests run as root, mosquitto becomes the user "mosquitto", who must reach its files.
+    for path in (folder, state, *folder.parents[:2]):
+        path.chmod(0o777 if path == state else 0o755)
+    port = free_port()
+    old = request.param != "roles"
+    set_up(folder, ["localhost", "127.0.0.1"], port, None, state, old)
+    for user in USERS[4:]:
+        done = CliRunner().invoke(command, ["user", user, "--role", user, "--folder", str(folder)])
+        assert done.exit_code == 0, done.output
+    broker = Mosquitto(folder / "mosquitto.conf", port)
+    request.addfinalizer(broker.stop)
+    return folder, broker, not old
+
+
+def test_the_matrix_names_every_role() -> None:
+    assert set(USERS) == set(ROLES)
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_may_publish_exactly_what_the_matrix_says(
+    user: str, house: tuple[Path, Mosquitto, bool], clients: Callable[..., Client]
+) -> None:
+    folder, broker, _ = house
+    client = clients(user, broker.port, folder)
+    answers = {topic: client.publish(topic) for topic in MATRIX}
+    allowed = {topic for topic, code in answers.items() if code < 128}
+    assert allowed == {topic for topic in MATRIX if cell(topic, user) in "wb"}
+    assert all(code == NOT_AUTHORISED for code in answers.values() if code >= 128)
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_receives_exactly_what_the_matrix_says(
+    user: str, house: tuple[Path, Mosquitto, bool], clients: Callable[..., Client]
+) -> None:
+    folder, broker, roles = house
+    client = clients(user, broker.port, folder)
+    answers = {topic: client.subscribe(topic) for topic in MATRIX}
+    if roles:
+        assert {t for t, code in answers.items() if code < 128} == {t for t in MATRIX if cell(t, user) in "rb"}
+        for everything in ("#", "genre/#", "genre/+/+", "$SYS/#"):
+            assert client.subscribe(everything) == NOT_AUTHORISED
+    else:
+        client.subscribe("#")
+    for writer in USERS:
+        source = clients(writer, broker.port, folder)
+        for topic in MATRIX:
+            if cell(topic, writer) in "wb":
+                assert source.publish(topic) < 128
+    assert client.topics() == sorted(topic for topic in MATRIX if cell(topic, user) in "rb")
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_nobody_but_its_workers_joins_a_work_group(
+    user: str, house: tuple[Path, Mosquitto, bool], clients: Callable[..., Client]
+) -> None:
+    folder, broker, roles = house
+    if not roles:
+        pytest.skip("Mosquitto 1.6 has no such right; docs/security.md says so")
+    client = clients(user, broker.port, folder)
+    for share, members in SHARES.items():
+        assert (client.subscribe(share) < 128) == (user in members), share
+
+
+def test_a_stranger_with_a_password_does_not_get_a_share_of_the_work(
+    house: tuple[Path, Mosquitto, bool], clients: Callable[..., Client]
+) -> None:
+    folder, broker, roles = house
+    if not roles:
+        pytest.skip("Mosquitto 1.6 can't do that")
+    group = "$share/featurizer-vgg16/genre/pcm/+"
+    worker, stranger = clients("featurizer", broker.port, folder), clients("viewer", broker.port, folder)
+    assert worker.subscribe(group) == 1
+    assert stranger.subscribe(group) == NOT_AUTHORISED
+    source = clients("fetcher", broker.port, folder)
+    for number in range(20):
+        assert source.publish("genre/pcm/radio1", str(number).encode()) == 0
+    worker.topics()
+    assert [int(message.payload) for message in worker.received] == list(range(20))
+
+
+def test_a_wrong_password_and_no_password_are_refused(house: tuple[Path, Mosquitto, bool]) -> None:
+    folder, broker, _ = house
+    for password in ("wrong", None):
+        client = Client("intruder")
+        client.client.tls_set(ca_certs=str(folder / "ca.crt"))
+        if password:
+            client.client.username_pw_set("fetcher", password)
+        assert client.connect(broker.port) in (134, 135)
+        client.close()
