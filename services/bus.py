@@ -32,8 +32,11 @@ log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 5.0
 RECONNECT_MIN_S, RECONNECT_MAX_S = 0.25, 4.0
+STOP_S = 2.0
 MAX_QUEUED = 20_000
 """Callers bound what they publish (credits, Receive Maximum); this only stops a bug from eating the memory."""
+PACKET_OVERHEAD_BYTES = 4096
+"""Topic, properties and header of a PUBLISH are smaller than this."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +88,27 @@ OnReceipt = Callable[[Receipt], None]
 
 
 class _Client(mqtt.Client):
-    """paho's client, with a sign of life from inside its network loop."""
+    """paho's client, with a sign of life from inside its network loop, and no message that can end that loop."""
 
     last_loop: float = 0.0
+    unreadable: int = 0
+
+    def _handle_publish(self) -> MQTTErrorCode:
+        """Read a PUBLISH; one that paho can't read is acknowledged and passed over.
+
+        paho refuses text that Mosquitto lets through (U+FEFF in a user property) by ending the connection, or dies of
+        it. The broker then delivers the same message again, for ever: one message would silence a service.
+        """
+        try:
+            return super()._handle_publish()
+        except Exception as error:
+            self.unreadable += 1
+            log.warning("a message that can't be read is passed over: %s", error)
+            packet, qos = bytes(self._in_packet["packet"]), (self._in_packet["command"] & 0x06) >> 1
+            if qos == 1:
+                after_topic = 2 + int.from_bytes(packet[:2], "big")
+                return self.ack(int.from_bytes(packet[after_topic : after_topic + 2], "big"), qos)
+            return MQTTErrorCode.MQTT_ERR_SUCCESS
 
     def loop_misc(self) -> MQTTErrorCode:
         """Note the time; paho calls this at the end of every turn of its loop."""
@@ -208,19 +229,28 @@ class Bus:
         """Seconds since the network loop last turned; large means that it hangs."""
         return time.monotonic() - self._client.last_loop
 
+    @property
+    def generation(self) -> int:
+        """Number that changes with every connection made or lost."""
+        with self._lock:
+            return self._generation
+
     def stop(self) -> None:
         """Disconnect, tell the broker to drop the session at once, and end the thread."""
         properties = Properties(PacketTypes.DISCONNECT)
         if self._durable:
             properties.SessionExpiryInterval = 0
         self._client.disconnect(properties=properties)
-        self._client.loop_stop()
+        # A broker that stands still takes no DISCONNECT; paho's thread is a daemon, so waiting longer gains nothing.
+        ender = threading.Thread(target=self._client.loop_stop, daemon=True)
+        ender.start()
+        ender.join(STOP_S)
         self._connected.clear()
 
     # --- out -------------------------------------------------------------------------------------------------------
 
-    def publish(self, message: Message, on_receipt: OnReceipt | None = None, qos: int = 1) -> None:
-        """Queue a PUBLISH; on_receipt gets the PUBACK's reason code, from the network thread.
+    def publish(self, message: Message, on_receipt: OnReceipt | None = None) -> None:
+        """Queue a PUBLISH of QoS 1; on_receipt gets the PUBACK's reason code, from the network thread.
 
         It is sent again after a reconnect until its PUBACK arrives. Callers bound how many they have under way.
         """
@@ -233,13 +263,16 @@ class Bus:
             properties.CorrelationData = message.correlation
         if message.properties:
             properties.UserProperty = list(message.properties)
-        info = self._client.publish(message.topic, message.payload, qos, message.retain, properties)
-        if info.rc not in (mqtt.MQTT_ERR_SUCCESS, mqtt.MQTT_ERR_NO_CONN):
-            if on_receipt:
-                on_receipt(Receipt(-1, mqtt.error_string(info.rc)))
+        on_receipt = on_receipt or _ignore
+        most = self.limits.maximum_packet_bytes
+        if most is not None and len(message.payload) + PACKET_OVERHEAD_BYTES > most:
+            # Sent, it would make the broker end the connection, and paho send it again after each reconnect.
+            on_receipt(Receipt(149, f"{len(message.payload)} bytes are more than the broker's limit of {most}"))
             return
-        if qos == 0 or on_receipt is None:
-            on_receipt = _ignore
+        info = self._client.publish(message.topic, message.payload, 1, message.retain, properties)
+        if info.rc not in (mqtt.MQTT_ERR_SUCCESS, mqtt.MQTT_ERR_NO_CONN):
+            on_receipt(Receipt(-1, mqtt.error_string(info.rc)))
+            return
         with self._lock:
             receipt = self._early.pop(info.mid, None)
             if receipt is None:
@@ -369,6 +402,7 @@ class Bus:
         with self._lock:
             self._generation += 1
             filters = list(self._subscriptions)
+            left = [topic_filter for topic_filter in self._leaving if topic_filter not in self._subscriptions]
         if not self.limits.shared_subscriptions and any(name.startswith("$share/") for name in filters):
             self.fatal = GenreError(
                 f"MQTT broker {self.name}",
@@ -377,6 +411,8 @@ class Bus:
             )
         if filters:
             self._send_subscribe(filters)
+        if left:  # said while there was no connection: a durable session is still a member
+            self._client.unsubscribe(left)
         self._connected.set()
         log.info("connected to broker %s as %s", self.name, self.client_id)
         if self._on_connected is not None:

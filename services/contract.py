@@ -7,13 +7,14 @@ Pure values: no socket, no paho. docs/contract/ holds the JSON Schema and the As
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
 VERSION = "1"
 SAMPLE_RATE = 22_050
@@ -23,6 +24,23 @@ MAX_PAYLOAD_BYTES = 1_000_000
 
 Service = Literal["fetcher", "featurizer", "inference", "dashboard", "supervisor"]
 StreamName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+
+
+MOST_ATTEMPTS = 10_000
+MOST_TEXT = 512
+_REFUSED = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufeff\ufffe\uffff]+")
+
+
+def clean(text: str, most: int = MOST_TEXT) -> str:
+    """Return text from outside (a title, an error) as MQTT carries it: one line, at most so many characters.
+
+    MQTT 5 (1.5.4) forbids surrogates and U+0000 and lets a broker refuse control characters and non-characters:
+    Mosquitto ends the connection of a client that sends one, paho that of one that receives U+FEFF.
+    """
+    return _REFUSED.sub(" ", text).strip()[:most]
+
+
+Text = Annotated[str, BeforeValidator(lambda value: clean(value) if isinstance(value, str) else value)]
 
 
 class ContractError(ValueError):
@@ -202,6 +220,7 @@ class Ledger(Flat):
     causes: dict[str, int] = Field(default_factory=dict, description="Samples of gap and lost, by cause.")
     in_flight: int = Field(0, ge=0, description="Samples heard but not yet accounted for.")
     ended: bool = Field(False, description="The stream is over and all of it is accounted for.")
+    failed: str = Field("", description="Why the stream could not be heard to its end; '' where it could or still may.")
 
     @property
     def adds_up(self) -> bool:
@@ -250,9 +269,9 @@ class Stretch(BaseModel):
     filled_from: int = Field(0, ge=0, lt=WINDOW)
     received_at: float = Field(ge=0, le=1e11)
     observed_at: float = Field(ge=0, le=1e11)
-    title: str = Field("", max_length=512)
-    artist: str = Field("", max_length=512)
-    attempt: int = Field(1, ge=1, le=10_000)
+    title: Text = ""
+    artist: Text = ""
+    attempt: int = Field(1, ge=1, le=MOST_ATTEMPTS)
 
     @property
     def chunk(self) -> str:
@@ -478,7 +497,7 @@ class Ack:
         """Return it as a PUBLISH to the chunk's Response Topic."""
         properties: tuple[tuple[str, str], ...] = (("contract", VERSION), ("outcome", self.outcome))
         if self.reason:
-            properties += (("reason", self.reason[:300]),)
+            properties += (("reason", clean(self.reason, 300)),)
         return Message(topic=reply_to, correlation=self.chunk.encode(), properties=properties)
 
     @classmethod
@@ -502,5 +521,5 @@ class Ack:
 
 
 def again(chunk: PcmChunk, attempt: int) -> PcmChunk:
-    """Return the chunk as it is sent for the attempt-th time."""
-    return replace(chunk, stretch=chunk.stretch.model_copy(update={"attempt": attempt}))
+    """Return the chunk as it is sent for the attempt-th time; from MOST_ATTEMPTS on the number stays."""
+    return replace(chunk, stretch=chunk.stretch.model_copy(update={"attempt": min(attempt, MOST_ATTEMPTS)}))

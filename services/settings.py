@@ -142,7 +142,7 @@ class Fetcher(Section):
     ack_timeout_s: float = Field(3.0, gt=0, description="Shortest wait for a chunk's ack before it is sent again.")
     ack_timeout_max_s: float = Field(60.0, gt=0, description="Longest such wait.")
     give_up_after: int = Field(
-        8, ge=1, description="A chunk overtaken this often by later ones that succeeded is given up as lost."
+        20, ge=1, description="A chunk overtaken this often by later ones that succeeded is given up as lost."
     )
     max_age_s: float = Field(
         60.0, gt=0, description="Live streams only: a chunk heard longer ago than this is dropped and counted as lost."

@@ -7,6 +7,7 @@ and its chunk is acked as dead; what can't succeed now waits in hand and is trie
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import queue
@@ -24,10 +25,14 @@ from services.settings import Worker as WorkerSettings
 
 log = logging.getLogger(__name__)
 
-RECEIPT_TIMEOUT_S = 10.0
 RETRY_MIN_S, RETRY_MAX_S = 0.1, 5.0
-STUCK_S = 60.0
+ASIDE_S = 10.0
+"""A replica that can't get on for this long leaves the share to the others until it can again."""
+STUCK_S = 30.0
 """A single call of the work function that takes longer than this is a hang: the watchdog then ends the process."""
+RECEIPT_TURN_S = 0.25
+IDLE_S = 0.2
+"""Between an ack and the next message that the broker holds for this session; a drain waits so long to be sure."""
 
 DONE = Counter("genre_messages_total", "Messages taken from the bus, by outcome", ["service", "outcome"])
 SECONDS = Histogram(
@@ -75,6 +80,9 @@ class Worker:
         self._share, self._process = share, process
         self._inbox: queue.Queue[Delivery] = queue.Queue(maxsize=2 * settings.receive_maximum + 8)
         self._busy_since: dict[int, float] = {}
+        self._blocked: dict[int, float] = {}
+        self._aside = False
+        self._aside_lock = threading.Lock()
         self._stop = threading.Event()
         self._threads = [
             threading.Thread(target=self._loop, name=f"work-{i}", daemon=True) for i in range(settings.receive_maximum)
@@ -95,9 +103,13 @@ class Worker:
     def drain(self) -> None:
         """Take no more, finish what is in hand within drain_s; what is left is sent again by the fetcher."""
         self._bus.unsubscribe(self._share)
-        deadline = time.monotonic() + self._settings.drain_s
-        while time.monotonic() < deadline and (self._busy_since or not self._inbox.empty()):
+        now = idle_since = time.monotonic()
+        deadline = now + self._settings.drain_s
+        while now < deadline and now - idle_since < IDLE_S:
             time.sleep(0.02)
+            now = time.monotonic()
+            if self._busy_since or not self._inbox.empty():
+                idle_since = now
         self._stop.set()
 
     # --- one message -----------------------------------------------------------------------------------------------
@@ -112,9 +124,23 @@ class Worker:
         try:
             self._inbox.put_nowait(delivery)
         except queue.Full:
-            # More than Receive Maximum in hand: a broker that does not keep to it. The fetcher sends it again.
-            DONE.labels(self._life.service, "overflow").inc()
-            self._bus.ack(delivery)
+            self._drop_stale()
+            try:
+                self._inbox.put_nowait(delivery)
+            except queue.Full:
+                # More than Receive Maximum in hand: a broker that does not keep to it. The fetcher sends it again.
+                DONE.labels(self._life.service, "overflow").inc()
+                self._bus.ack(delivery)
+
+    def _drop_stale(self) -> None:
+        """Rid the inbox of what earlier connections brought: it can't be acknowledged any more (network thread)."""
+        kept = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                kept.append(self._inbox.get_nowait())
+        for delivery in kept:
+            if self._bus.is_current(delivery):
+                self._inbox.put_nowait(delivery)
 
     def _loop(self) -> None:
         me = threading.get_ident()
@@ -133,6 +159,7 @@ class Worker:
                 log.exception("work failed on a message of %s", delivery.message.topic)
                 self._finish(delivery, self._burial(delivery.message, f"{type(error).__name__}: {error}"), "dead")
             finally:
+                self._unblocked()
                 IN_HAND.labels(self._life.service).dec()
                 self._busy_since.pop(me, None)
 
@@ -151,6 +178,7 @@ class Worker:
                 RETRIES.labels(self._life.service, "unavailable").inc()
                 if not self._bus.is_current(delivery):
                     return
+                self._blocked_by(str(error))
                 self._stop.wait(pause)
                 pause = min(2 * pause, RETRY_MAX_S)
                 continue
@@ -159,27 +187,63 @@ class Worker:
             return
 
     def _finish(self, delivery: Delivery, work: Work, outcome: str) -> None:
-        """Publish, wait for every PUBACK, then acknowledge; give a refused delivery back to the fetcher."""
+        """Publish, wait for every PUBACK, then acknowledge; what the broker does not take is offered again.
+
+        It ends without an ack where the connection that brought the delivery is gone: the broker or the fetcher then
+        sends it again.
+        """
         pause = RETRY_MIN_S
+        left, last = work.out, work.last
         while not self._stop.is_set():
-            receipts = self._publish_all(work.out)
-            good = all(r.reached_someone if work.needs_reader else r.accepted for r in receipts)
-            if good and all(receipt.accepted for receipt in self._publish_all(work.last)):
-                self._bus.ack(delivery)
-                DONE.labels(self._life.service, outcome).inc()
-                return
+            receipts = self._publish_all(left, delivery)
+            good = [r.reached_someone if work.needs_reader else r.accepted for r in receipts]
+            left = [message for message, taken in zip(left, good, strict=True) if not taken]
+            if not left:
+                receipts = self._publish_all(last, delivery)
+                last = [message for message, receipt in zip(last, receipts, strict=True) if not receipt.accepted]
+                if not last:
+                    self._bus.ack(delivery)
+                    DONE.labels(self._life.service, outcome).inc()
+                    return
             if not self._bus.is_current(delivery):
                 return
-            problem = next((r for r in receipts if not r.accepted), receipts[0] if receipts else Receipt(-1, "ack"))
+            problem = next((r for r in receipts if not r.accepted), receipts[0])
             RETRIES.labels(self._life.service, "refused").inc()
             if pause == RETRY_MIN_S:
                 log.warning("the broker did not take on a message: %s", problem.text)
+            if not problem.accepted:
+                self._blocked_by(f"the broker refuses what it publishes: {problem.text}")
             self._busy_since[threading.get_ident()] = time.monotonic()
             self._stop.wait(pause)
             pause = min(2 * pause, RETRY_MAX_S)
 
-    def _publish_all(self, messages: list[Message]) -> list[Receipt]:
-        """Publish and wait for the receipts, in order; code -1 where none came."""
+    def _blocked_by(self, reason: str) -> None:
+        """Note that a thread can't get on; step aside where that lasts, so that other replicas get all new work."""
+        me, now = threading.get_ident(), time.monotonic()
+        since = self._blocked.setdefault(me, now)
+        with self._aside_lock:
+            if now - since < ASIDE_S or self._aside or self._stop.is_set():
+                return
+            self._aside = True
+            log.warning("stepping aside until this is over: %s", reason)
+            self._bus.unsubscribe(self._share)
+
+    def _unblocked(self) -> None:
+        """Note that this thread has nothing left that it can't do; the last one takes the share up again."""
+        self._blocked.pop(threading.get_ident(), None)
+        with self._aside_lock:
+            if not self._aside or self._blocked or self._stop.is_set():
+                return
+            self._aside = False
+            log.warning("taking work again")
+            self._bus.subscribe(self._share, self._take)
+
+    def _publish_all(self, messages: list[Message], delivery: Delivery) -> list[Receipt]:
+        """Publish and wait for the receipts, in order; code -1 where none can come any more.
+
+        A connection that is up brings every PUBACK or is found dead by its keep-alive: no other limit is needed, and
+        none leads to a second copy.
+        """
         receipts: list[Receipt | None] = [None] * len(messages)
         done = threading.Semaphore(0)
 
@@ -192,10 +256,12 @@ class Worker:
 
         for index, message in enumerate(messages):
             self._bus.publish(message, keeper(index))
-        deadline = time.monotonic() + RECEIPT_TIMEOUT_S
+        me = threading.get_ident()
         for _ in messages:
-            if not done.acquire(timeout=max(0.0, deadline - time.monotonic())):
-                break
+            while not done.acquire(timeout=RECEIPT_TURN_S):
+                self._busy_since[me] = time.monotonic()
+                if self._stop.is_set() or not self._bus.is_current(delivery):
+                    return [receipt or Receipt(-1, "the connection was lost") for receipt in receipts]
         return [receipt or Receipt(-1, "no PUBACK") for receipt in receipts]
 
     def _burial(self, message: Message, reason: str) -> Work:

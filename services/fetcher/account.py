@@ -81,6 +81,13 @@ class Account:
             self._ended = True
             self._advance()
 
+    def fail(self, reason: str) -> None:
+        """Note that nothing more will be opened because the stream can't be heard."""
+        with self._lock:
+            self._ledger = self._ledger.model_copy(update={"failed": reason})
+            self._ended = True
+            self._advance()
+
     def begin_again_from(self, bookmark: Bookmark) -> None:
         """Offer a place to listen again from; taken where everything before it is settled."""
         with self._lock:

@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections import Counter as Tally
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -28,6 +29,7 @@ MOST_BACKOFF = 4.0
 """A chunk that is sent again and again waits up to this many timeouts: few copies queue at a replica that is stuck."""
 SILENT_BROKER_S = 60.0
 """A PUBACK that takes longer, on a connection that is up, will not come."""
+MOST_REMEMBERED = 1000
 UNHEARD_S = 0.25
 """A chunk that the broker had no featurizer for is offered again this soon, one at a time until one is taken."""
 
@@ -100,6 +102,7 @@ class Courier:
         self._per_stream: Tally[str] = Tally()
         self._changed = threading.Condition()
         self._timer = RetransmissionTimer(settings.ack_timeout_s, settings.ack_timeout_max_s)
+        self._sent_again: OrderedDict[str, float] = OrderedDict()
         self._newest_acked = 0.0
         self._last_ack = 0.0
         self._probe_at, self._probe_factor = 0.0, 1.0
@@ -175,7 +178,7 @@ class Courier:
     def _publish(self, parcel: _Parcel) -> None:
         chunk = again(PcmChunk(parcel.cut.stretch, parcel.cut.pcm, self._reply_to), parcel.attempts)
         SENT.labels("first" if parcel.attempts == 1 else "again").inc()
-        parcel.with_broker = False
+        parcel.with_broker = parcel.unheard = False
         self._bus.publish(chunk.to_message(self._topics), lambda receipt: self._received(parcel, receipt))
 
     def _received(self, parcel: _Parcel, receipt: Receipt) -> None:
@@ -206,7 +209,12 @@ class Courier:
         with self._changed:
             parcel = self._parcels.get(ack.chunk)
             if parcel is None:
-                return  # acked before, or given up: a duplicate is harmless
+                # Acked before, or given up: a duplicate is harmless. That one came tells that the first copy was only
+                # slow: learn it, or a busy pipeline would get ever more copies (Karn's rule alone never learns that).
+                needless_s = self._sent_again.pop(ack.chunk, None)
+                if needless_s is not None and ack.outcome == "done":
+                    self._timer.learn(needless_s)
+                return
             if ack.outcome == "featurized":
                 parcel.featurized = True
                 return
@@ -214,6 +222,10 @@ class Courier:
             now = time.monotonic()
             if parcel.attempts == 1:
                 self._timer.learn(now - parcel.first_sent)
+            else:
+                self._sent_again[ack.chunk] = now - parcel.first_sent
+                while len(self._sent_again) > MOST_REMEMBERED:
+                    self._sent_again.popitem(last=False)
             self._newest_acked = max(self._newest_acked, parcel.last_sent)
             self._last_ack = now
             self._probe_factor = 1.0
@@ -235,7 +247,7 @@ class Courier:
 
     def tick(self) -> None:
         """Send again what is overdue, give up what is hopeless or stale; call it a few times a second."""
-        now = time.monotonic()
+        now, connected = time.monotonic(), self._bus.connected
         hopeless: list[tuple[_Parcel, str, str]] = []
         repeat: list[_Parcel] = []
         with self._changed:
@@ -245,6 +257,8 @@ class Courier:
                 overdue_s = timeout_s * min(2.0**parcel.overtaken, MOST_BACKOFF)
                 if self._stale(parcel.cut, parcel.heard):
                     hopeless.append((parcel, "stale", f"no result within {self._settings.max_age_s:g} s"))
+                elif not connected:
+                    continue  # nothing can be sent, so nothing may count as unanswered
                 elif parcel.unheard and now - parcel.last_sent > UNHEARD_S:
                     (repeat if self._someone_listens else waiting).append(parcel)
                 elif now - parcel.last_sent > (overdue_s if parcel.with_broker else SILENT_BROKER_S + overdue_s):
@@ -260,15 +274,13 @@ class Courier:
                         waiting.append(parcel)
             if now - self._last_ack < timeout_s and self._someone_listens:
                 waiting = []  # acks still come, in order: what waits is queued, not lost
-            if self._bus.connected and waiting and not repeat and now >= self._probe_at:
+            if waiting and not repeat and now >= self._probe_at:
                 repeat.append(min(waiting, key=lambda parcel: parcel.last_sent))
                 wait_s = timeout_s if self._someone_listens else UNHEARD_S
                 self._probe_at = now + wait_s * self._probe_factor
                 self._probe_factor = min(2 * self._probe_factor, self._settings.ack_timeout_max_s / wait_s)
             for parcel, _, _ in hopeless:
                 self._remove(parcel)
-            if not self._bus.connected:
-                repeat = []
             for parcel in repeat:
                 parcel.attempts += 1
                 parcel.last_sent = now

@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 ACCOUNT = Gauge("genre_stream_seconds", "The ledger in seconds, by place", ["stream", "place"])
 SILENT = Gauge("genre_stream_silent", "1 where a stream had no result for too long", ["stream", "stage"])
 TICK_S = 0.2
+SAVE_S = 1.0
+"""Of the time to drain, kept for writing the cursors."""
 
 
 class Fetcher:
@@ -41,6 +43,7 @@ class Fetcher:
         self._courier = Courier(self._bus, self._life.topics, instance, config.fetcher, self._lost)
         self._tasks: dict[str, StreamTask] = {}
         self._told: dict[str, Message] = {}
+        self._generation = 0
         self._beat = time.monotonic()
 
     def run(self) -> None:
@@ -69,6 +72,10 @@ class Fetcher:
 
     def _turn(self) -> None:
         """Once a second: follow the configuration file, save cursors, publish ledgers, look for silence."""
+        if self._bus.generation != self._generation:
+            # A broker that restarted without persistence knows no ledger any more: say each of them again.
+            self._generation = self._bus.generation
+            self._told.clear()
         stamp = _stamp(self._path)
         if stamp != self._stamp:
             self._stamp = stamp
@@ -100,6 +107,7 @@ class Fetcher:
             if wanted.get(name) != task.stream:
                 task.end()
                 task.join(5.0)
+                self._courier.forget(name)
                 del self._tasks[name]
         for name, stream in wanted.items():
             if name not in self._tasks:
@@ -108,10 +116,12 @@ class Fetcher:
                 task.start()
 
     def _drain(self) -> None:
-        """Stop listening; chunks without an ack are heard again after a restart, from the cursor."""
+        """Stop listening and wait for acks; chunks without one are heard again after a restart, from the cursor."""
         for task in self._tasks.values():
             task.end()
         deadline = time.monotonic() + self._config.worker.drain_s
+        if self._bus.connected:
+            self._courier.wait_settled(self._config.worker.drain_s - SAVE_S)
         for name, task in self._tasks.items():
             task.join(max(0.05, deadline - time.monotonic()))
             self._publish_ledger(name, task)

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from services.contract import SAMPLE_RATE, Event, Ledger, utc
+from services.contract import SAMPLE_RATE, Event, Ledger, clean, utc
 from services.errors import GenreError
 from services.fetcher.account import Account
 from services.fetcher.chunks import Cut, Short, Windower
@@ -97,13 +97,11 @@ class StreamTask:
         with self._save_lock:
             ledger, bookmark = self._account.saved()
             self._saved_at = time.monotonic()
-            if self._saved_ledger is not None and ledger == self._saved_ledger:
-                return
+            if ledger == self._saved_ledger or (bookmark is None and not ledger.ended):
+                return  # without a bookmark a restart begins at the beginning, so it must begin to count there too
             try:
-                self._cursors.save(
-                    self.stream.name,
-                    Cursor(self.stream.url, ledger.model_copy(update={"in_flight": 0}), bookmark),
-                )
+                again = {"in_flight": 0, "failed": "", "ended": ledger.ended and not ledger.failed}
+                self._cursors.save(self.stream.name, Cursor(self.stream.url, ledger.model_copy(update=again), bookmark))
                 self._saved_ledger = ledger
             except OSError as error:
                 log.error("the cursor of %s can't be saved (%s); free some space", self.stream.name, error.strerror)
@@ -136,6 +134,7 @@ class StreamTask:
             retry_s = self._settings.fetcher.retry_failed_s
             if retry_s == 0:
                 self._close_epoch(self._windower.heard)
+                self._account.fail(clean(str(self.failed)))
                 return
             if self.stop.wait(retry_s):
                 return
@@ -161,6 +160,7 @@ class StreamTask:
         if isinstance(item, Audio):
             self._audio(item)
         elif isinstance(item, EpochStarted):
+            self._open_until(item.first_sample)
             self._windower.start(item)
             self._new_epoch = True
         elif isinstance(item, EpochEnded):
@@ -211,7 +211,16 @@ class StreamTask:
         if not cause:
             self._last_result = time.monotonic()
 
+    def _open_until(self, sample: int) -> None:
+        """See that the account is as far as the stream; what is missing would be a defect, and is never hidden."""
+        missing = sample - self._opened
+        if missing > 0:
+            log.error("stream %s: %d samples are not accounted for; they count as lost", self.stream.name, missing)
+            self._account.lost(missing, "unaccounted")
+            self._opened += missing
+
     def _gap(self, gap: Gap) -> None:
+        self._open_until(gap.first_sample)
         samples = gap.first_sample + gap.samples - max(gap.first_sample, self._opened)
         if samples <= 0:
             return
@@ -220,11 +229,7 @@ class StreamTask:
         self._tell("gap", start=gap.first_sample, seconds=gap.samples / SAMPLE_RATE, cause=gap.cause, reason=gap.detail)
 
     def _ended(self, ended: Ended) -> None:
-        missing = ended.end_sample - self._opened
-        if missing > 0:
-            log.error("stream %s: %d samples are not accounted for; they count as lost", self.stream.name, missing)
-            self._account.lost(missing, "unaccounted")
-            self._opened += missing
+        self._open_until(ended.end_sample)
         self._account.end()
         self._tell("ended", start=ended.end_sample, reason=ended.reason)
 
@@ -274,11 +279,11 @@ class StreamTask:
                     "at": utc(time.time()),
                     "start_s": round(start / SAMPLE_RATE, 3),
                     "seconds": round(seconds, 3),
-                    "cause": cause,
-                    "reason": reason[:1000],
+                    "cause": clean(cause),
+                    "reason": clean(reason, 1000),
                     "stage": stage,
-                    "title": title,
-                    "artist": artist,
+                    "title": clean(title),
+                    "artist": clean(artist),
                     "numbers": numbers or {},
                 }
             )
