@@ -23,10 +23,11 @@ FULL_SCALE = 32_768.0
 
 @dataclass(frozen=True)
 class Frame:
-    """A decoded frame: one float32 array a channel, full scale 1.0."""
+    """A decoded frame: one float32 array a channel, full scale 1.0; pts in ticks of its packet's time base."""
 
     rate: int
     channels: tuple[NDArray[np.float32], ...]
+    pts: int | None = None
 
     @property
     def samples(self) -> int:
@@ -38,7 +39,7 @@ class Decoder:
     """A codec that lives for one epoch.
 
     Args:
-        codec: canonical name, e.g. "aac".
+        codec: libav's name of the decoder, e.g. "aac", "mp3float" (the one named "mp3" computes in fixed point).
         extradata: from the container, where the codec needs it.
     """
 
@@ -49,6 +50,10 @@ class Decoder:
             context.extradata = extradata
         # One thread a decoder: hundreds of streams share the cores, and audio frames are too small to share out.
         context.thread_count = 1
+        if codec in ("ac3", "eac3"):
+            # Noise for the bands that were not coded comes from the frame's own bytes, not from the decoder's past:
+            # then a restart in mid-epoch gives the same samples.
+            context.options = {"cons_noisegen": "1"}
         self._context = context
 
     def decode(self, packet: av.Packet | None) -> list[Frame]:
@@ -67,7 +72,8 @@ def _frame(frame: av.AudioFrame) -> Frame:
     if not (LOWEST_RATE <= frame.sample_rate <= HIGHEST_RATE and 0 < channels <= MOST_CHANNELS):
         raise av.error.InvalidDataError(0, f"{frame.sample_rate} Hz, {channels} channels")
     if kind == "fltp":  # what AAC, MP3, AC-3 and Opus give: no copy
-        return Frame(frame.sample_rate, tuple(np.frombuffer(plane, np.float32, count) for plane in frame.planes))
+        planes = tuple(np.frombuffer(plane, np.float32, count) for plane in frame.planes)
+        return Frame(frame.sample_rate, planes, frame.pts)
     samples = frame.to_ndarray()
     if not frame.format.is_planar:
         samples = samples.reshape(-1, channels).T
@@ -77,7 +83,7 @@ def _frame(frame: av.AudioFrame) -> Frame:
         scaled = (samples / -float(np.iinfo(samples.dtype).min)).astype(np.float32)
     else:
         scaled = samples.astype(np.float32)
-    return Frame(frame.sample_rate, tuple(scaled))
+    return Frame(frame.sample_rate, tuple(scaled), frame.pts)
 
 
 def joined(frames: list[Frame]) -> NDArray[np.float32]:

@@ -166,8 +166,6 @@ class Epochs:
 
     def missing(self, duration_s: float, cause: str, detail: str) -> None:
         """Note a stretch that will not be heard; it becomes a Gap when the next segment settles its length."""
-        if self._until is not None:
-            raise DivergedError(f"{cause}: {detail}")
         self._missing.append(_Missing(max(duration_s, 0.0), cause, detail))
         self.missing_segments += 1
         self.last_missing = (cause, detail)
@@ -212,6 +210,7 @@ class Epochs:
         now = _Now(segment, received_at, self._epoch.native if self._epoch else 0, live)
         resumed = self._take_resumed_entry()
         expected_s: float | None = None
+        first_pts: int | None = None
         index = -1
         for item in media.packets():
             if isinstance(item, TimedTags):
@@ -228,6 +227,7 @@ class Epochs:
                 if segment.title and self.title_from_extinf:
                     self._note_track(now, id3.from_extinf(segment.title), None)
                 expected_s = now.start_s
+                first_pts = item.pts
             elif pts_s is not None and expected_s is not None:
                 jump = jump_s(pts_s, expected_s, media.wraps)
                 if abs(jump) >= self.tolerance_s:
@@ -243,14 +243,14 @@ class Epochs:
                     frames = []
                     now.damaged += 1
                     now.damaged_s += media.duration_s(item)
-                if not frames or self._fits(frames[0]):
+                if not frames or self._fits(frames[0], media, first_pts):
                     break
                 yield from self._flush(now)
                 self._expected_s = None
                 now.start_s = pts_s
                 yield from self._break(now, media, identity, "format", index)
             for frame in frames:
-                if self._fits(frame):
+                if self._fits(frame, media, first_pts):
                     samples += frame.samples
                     self._take(now, self._primed(frame, media, pts_s))
             if pts_s is not None:
@@ -361,11 +361,14 @@ class Epochs:
         self._restarted = None
         now.native = entry.native
 
-    def _fits(self, frame: Frame) -> bool:
+    def _fits(self, frame: Frame, media: SegmentMedia | None = None, first_pts: int | None = None) -> bool:
         """Say whether a frame has the format of the epoch; the first one sets it."""
         epoch = self._running
         if not epoch.rate:
             epoch.rate, epoch.channels = frame.rate, len(frame.channels)
+            if epoch.native and media is not None and frame.pts is not None and first_pts is not None:
+                # Begun in mid-epoch, a decoder may swallow its first packets; what it gives then is so much later.
+                epoch.native += max(round((frame.pts - first_pts) * media.time_base * frame.rate), 0)
             epoch.resampler = Resampler(frame.rate)
             epoch.leave_out, epoch.heard = aligned(epoch.native, frame.rate)
         return (frame.rate, len(frame.channels)) == (epoch.rate, epoch.channels)
@@ -375,7 +378,7 @@ class Epochs:
         if not media.priming_s or pts_s is None or pts_s >= media.priming_s:
             return frame
         cut = min(frame.samples, round((media.priming_s - pts_s) * frame.rate))
-        return Frame(frame.rate, tuple(channel[cut:] for channel in frame.channels))
+        return Frame(frame.rate, tuple(channel[cut:] for channel in frame.channels), frame.pts)
 
     def _take(self, now: _Now, frame: Frame) -> None:
         """Keep a frame for the next piece."""

@@ -87,7 +87,7 @@ class SegmentMedia:
 
     Attributes:
         format: libav's name of the container: mpegts, mov, aac, mp3, ac3, eac3, flac.
-        codec: canonical name of the audio codec.
+        codec: libav's name of the decoder.
         extradata: what the decoder needs beside the packets, or None.
         stream_id: PID or track number of the audio.
         wraps: whether its timestamps have 33 bits.
@@ -137,7 +137,7 @@ class SegmentMedia:
             self._container.close()
             raise
         context = self._stream.codec_context
-        self.codec: str = context.codec.canonical_name
+        self.codec: str = context.codec.name
         self.extradata: bytes | None = context.extradata
         self.stream_id: int = self._stream.id
         self.time_base: Fraction = self._stream.time_base or Fraction(1, CLOCK_HZ)
