@@ -110,6 +110,9 @@ class Hls(Section):
     live_start_targets: float = Field(
         3.0, ge=1, description="Start a live stream this many target durations before the end of its list."
     )
+    shortest_reload_s: float = Field(
+        0.5, gt=0, description="Least time between two loads of a live list, whatever its target duration says."
+    )
     live_behind_limit_s: float = Field(
         60.0, ge=1, description="Further than this behind the start point of a live list, skip to that point."
     )
