@@ -102,6 +102,10 @@ class Topics:
         """Retained: the stream's ledger."""
         return f"{self.root}/streams/{stream}/ledger"
 
+    def flat(self, stream: str, name: str) -> str:
+        """Retained: one number of a stream as plain text, e.g. confidence."""
+        return f"{self.root}/flat/{stream}/{name}"
+
     def acks(self, fetcher: str) -> str:
         """Acks to one fetcher."""
         return f"{self.root}/acks/{fetcher}"

@@ -44,16 +44,25 @@ class Life:
     Args:
         service, instance: who this is; the pair names the MQTT client id and the status topic.
         details: what a person wants to know of it, e.g. {"model": "musicnn"}.
+        writes: publish status messages and a will; a service with a read-only account does not.
     """
 
     def __init__(
-        self, service: Service, instance: str, root: str, broker: Broker, details: dict[str, str] | None = None
+        self,
+        service: Service,
+        instance: str,
+        root: str,
+        broker: Broker,
+        details: dict[str, str] | None = None,
+        *,
+        writes: bool = True,
     ) -> None:
         self.service, self.instance = service, instance
         self.topics = Topics(root)
         self.stop = threading.Event()
         self._boot_id, self._since = uuid.uuid4().hex[:12], time.time()
         self._details = details or {}
+        self._writes = writes
         self._state: str = "online"
         self._broker = broker
         self.bus: Bus | None = None
@@ -70,7 +79,7 @@ class Life:
             self.client_id,
             durable=durable,
             receive_maximum=receive_maximum,
-            will=self._status("offline"),
+            will=self._status("offline") if self._writes else None,
             on_connected=self._announce,
         )
         return self.bus
@@ -91,7 +100,8 @@ class Life:
 
     def _announce(self) -> None:
         assert self.bus is not None
-        self.bus.publish(self._status(self._state))
+        if self._writes:
+            self.bus.publish(self._status(self._state))
 
     @contextlib.contextmanager
     def signals(self) -> Iterator[None]:
@@ -134,9 +144,9 @@ class Life:
                 next_beat = time.monotonic() + every
         systemd.notify("STOPPING=1")
         self._state = "draining"
-        self.bus.publish(self._status("draining"))
+        self._announce()
         drain()
-        if self.bus.connected:
+        if self.bus.connected and self._writes:
             self.bus.publish_and_wait(self._status("offline"), timeout_s=1.0)
         self.bus.stop()
 

@@ -61,6 +61,9 @@ class InferenceService:
             "model_version": self._card.version,
             "backend": config.inference.backend,
             "recipe": self._card.recipe.id,
+            # What a reader needs to judge 30 s of windows as services/inference/verdict.py does, without the card.
+            "window_correlation": f"{self._card.window_correlation:g}",
+            "unsure_below": f"{self._card.unsure_below:g}",
         }
         self._backend = backend_of(config.inference, self._card)
         self._in_process = threading.Lock() if config.inference.backend == "onnx" else None
