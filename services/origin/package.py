@@ -6,6 +6,7 @@ NAME.m3u8 (multivariant) -> NAME/128k/audio.m3u8 (media playlist, VOD) -> NAME/1
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import re
 import shutil
@@ -22,7 +23,7 @@ from services.origin.packed_audio import write_packed_audio
 
 SAMPLE_RATE = 44_100
 SUFFIX = {"ts": "ts", "fmp4": "m4s", "aac": "aac"}
-_CHUNK = 1024 * 1024
+_OUT_OF_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 @dataclass(frozen=True)
@@ -98,17 +99,21 @@ def package_each(folder: Path, out: Path, packaging: Packaging, result: Packaged
             result.names[file] = name
         except GenreError as error:
             result.skipped[file] = error.reason
+        except (av.FFmpegError, ValueError, LookupError) as error:
+            if getattr(error, "errno", None) in _OUT_OF_ROOM:
+                raise _unwritable(out, error) from error
+            result.skipped[file] = f"can't be decoded ({getattr(error, 'strerror', None) or error})"
         except OSError as error:
-            if isinstance(error, av.FFmpegError):
-                result.skipped[file] = f"can't be decoded ({error.strerror})"
-            else:
-                raise GenreError(
-                    str(out), f"can't be written ({error.strerror})", "free some space or name another --out"
-                ) from error
+            raise _unwritable(out, error) from error
     yield len(files), len(files)
     if not result.names:
         why = f"none of its {len(files)} files can be decoded" if files else "holds no music files"
         raise GenreError(str(folder), why, "put music files there (FLAC, MP3, AAC, WAV, Ogg)")
+
+
+def _unwritable(out: Path, error: Exception) -> GenreError:
+    reason = f"can't be written ({getattr(error, 'strerror', None) or error})"
+    return GenreError(str(out), reason, "free some space or name another --out")
 
 
 def package_file(source: Path, out: Path, name: str, packaging: Packaging) -> Path:
@@ -153,7 +158,7 @@ def package_file(source: Path, out: Path, name: str, packaging: Packaging) -> Pa
 
 def _write_variant(source: Path, folder: Path, bitrate_k: int, packaging: Packaging) -> int:
     """Write segments and the media playlist of one bit rate; return the peak bit rate in bit/s."""
-    with av.open(str(source)) as container:
+    with av.open(str(source), metadata_errors="replace") as container:
         if not container.streams.audio:
             raise GenreError(source.name, "has no audio", "leave it out")
         title = _title(container.metadata)

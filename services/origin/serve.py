@@ -9,6 +9,7 @@ from __future__ import annotations
 import mimetypes
 import os
 import re
+import signal
 import socket
 import threading
 import time
@@ -181,7 +182,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer()
 
     def _answer(self) -> None:
-        if int(self.headers.get("Content-Length") or 0) or "Transfer-Encoding" in self.headers:
+        if self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers:
             self.close_connection = True  # a body nobody reads must not be taken for the next request
         try:
             url = urlsplit(self.path)
@@ -282,9 +283,12 @@ def serve(folder: Path, port: int, host: str) -> None:
     \b
     Example: python -m services.origin.serve hls --port 8080
     """
+    asked = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: asked.set())
     with Origin(folder, port, host) as origin:
         click.echo(origin.url)
-        threading.Event().wait()
+        asked.wait()
 
 
 if __name__ == "__main__":
@@ -296,5 +300,3 @@ if __name__ == "__main__":
     except click.ClickException as error:
         error.show()
         raise SystemExit(error.exit_code) from None
-    except (KeyboardInterrupt, click.Abort):
-        raise SystemExit(130) from None

@@ -78,6 +78,8 @@ class Client:
         self.connected: int | None = None
         self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id, protocol=mqtt.MQTTv5, **options)
         self.client.on_connect = self._on_connect
+        self.disconnects: list[int] = []
+        self.client.on_disconnect = lambda c, u, flags, code, p: self.disconnects.append(code.value)
         self.client.on_publish = lambda c, u, mid, code, p: self._answer("publish", mid, code.value)
         self.client.on_subscribe = lambda c, u, mid, codes, p: self._answer("subscribe", mid, codes[0].value)
         self.client.on_message = lambda c, u, message: self.received.append(message)
