@@ -85,12 +85,15 @@ def package_folder(folder: Path, out: Path, packaging: Packaging | None = None) 
     return result
 
 
-def package_each(folder: Path, out: Path, packaging: Packaging, result: Packaged) -> Iterator[tuple[int, int]]:
-    """Do the work of `package_folder` file by file, filling result; yields (done, all) for a progress bar."""
+def package_each(
+    folder: Path, out: Path, packaging: Packaging, result: Packaged, most: int | None = None
+) -> Iterator[tuple[int, int]]:
+    """Do the work of `package_folder` for the first `most` files, filling result; yields (done, all) for a progress bar."""
     if not folder.is_dir():
         raise UsageError(str(folder), "is not a folder", "name a folder of music files")
     below = out.resolve()
     files = [file for file in music_files(folder) if below == folder.resolve() or below not in file.resolve().parents]
+    files = files[:most]
     for done, file in enumerate(files):
         yield done, len(files)
         name = stream_name(file, list(result.names.values()))

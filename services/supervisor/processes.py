@@ -154,14 +154,10 @@ class Household:
         return list(self._children)
 
     def end(self) -> None:
-        """End everything, services before what they depend on; nothing of ours is left running."""
-        while self._children:
-            # Services drain through the broker, so each group ends before the next is asked: last started, first ended.
-            group = [self._children.pop()]
-            kind = group[0].name.rsplit("-", 1)[0]
-            while self._children and self._children[-1].name.rsplit("-", 1)[0] == kind:
-                group.append(self._children.pop())
-            self._end(group)
+        """End everything; the broker, which was started first, goes last so that services can take their leave."""
+        self._end(self._children[1:])
+        self._end(self._children[:1])
+        self._children.clear()
 
     def _end(self, group: list[Child]) -> None:
         for child in group:

@@ -123,7 +123,7 @@ def child(
         "--metrics-address=127.0.0.1",
         f"--metrics-port={metrics}",
         "--log-verbose=0",
-        "--exit-timeout-secs=5",
+        "--exit-timeout-secs=2",
     ]
     env = {
         **os.environ,

@@ -25,7 +25,7 @@ from services import logs, settings
 from services.contract import Result
 from services.errors import GenreError, UsageError
 from services.inference.card import load_card
-from services.supervisor import household, triton_server
+from services.supervisor import household, music_hls, triton_server
 from services.supervisor.household import Plan
 from services.supervisor.observer import Observer
 from services.supervisor.processes import Household
@@ -134,28 +134,20 @@ class Run:
 
     def _music_streams(self, music: Path, until_end: bool) -> list[dict[str, Any]]:
         """Package music as HLS and serve it: to its end as VOD, else as endless live streams."""
-        from services.origin.package import Packaged, Packaging, package_each
-
-        hls, packaged = self._plan.folder / "hls", Packaged()
-        steps = package_each(music, hls, Packaging(coder="fast"), packaged)
-        with ExitStack() as stack:
-            show: Callable[[int, int], None] = lambda done, every: None  # noqa: E731
-            if sys.stderr.isatty():
-                bar = stack.enter_context(click.progressbar(length=1, label="packaging music", file=sys.stderr))
-
-                def show(done: int, every: int) -> None:
-                    bar.length = every
-                    bar.update(done - bar.pos)
-
-            for done, every in steps:
-                show(done, every)
-        for file, reason in packaged.skipped.items():
-            click.echo(f"genre up: {file.name}: {reason}; it is left out", err=True)
+        hls = music_hls.cached(music)
+        names = music_hls.packaged(music, hls)
         origin = self._house.add(household.origin(self._plan, hls))
         port = self._plan.port("origin")
         household.wait_port(origin, port, START_S)
-        live = "" if until_end else "live/"
-        return [{"name": name, "url": f"http://127.0.0.1:{port}/{live}{name}.m3u8"} for name in packaged.names.values()]
+        base = f"http://127.0.0.1:{port}"
+        return [
+            # Live streams that all began a segment at the same moment would be heard in bursts: shift each by a bit.
+            {
+                "name": name,
+                "url": f"{base}/{name}.m3u8" if until_end else f"{base}/live/{name}.m3u8?shift={number * 0.7:g}",
+            }
+            for number, name in enumerate(names)
+        ]
 
     def _dumped(self) -> dict[str, Any]:
         return self._config.model_dump(mode="json", exclude_none=True)
