@@ -88,7 +88,7 @@ def package_folder(folder: Path, out: Path, packaging: Packaging | None = None) 
 def package_each(
     folder: Path, out: Path, packaging: Packaging, result: Packaged, most: int | None = None
 ) -> Iterator[tuple[int, int]]:
-    """Do the work of `package_folder` for the first `most` files, filling result; yields (done, all) for a progress bar."""
+    """Do the work of `package_folder` for the first `most` files, filling result; yields (done, all)."""
     if not folder.is_dir():
         raise UsageError(str(folder), "is not a folder", "name a folder of music files")
     below = out.resolve()
