@@ -25,6 +25,7 @@ COMMANDS = {
     "package": ("services.origin.package:package", "music files -> HLS"),
     "record": ("services.fetcher.record:record", "write what the fetcher hears, print its ledger"),
     "check-config": ("services.check_config:check_config", "validate a configuration"),
+    "bench": ("benchmarks.cli:bench", "scale and cost benchmarks"),
     "train": ("training.cli:train", "reproduce | fit | evaluate | export | figures"),
 }
 

@@ -1,0 +1,177 @@
+"""A TCP proxy that counts, delays and can speak TLS to its clients: a network between client and origin on loopback.
+
+Not a fault proxy: nothing is lost or cut. A delay is a round trip: half of it each way, and one whole round trip more
+for a new connection, as TCP's handshake would take. It runs as a process of its own, so that its work is nobody's:
+`python -m benchmarks.proxy --to HOST:PORT --delay-ms 50`. Start at `Proxy`, or at `Running` to start one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+import ssl
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+
+import click
+
+_BLOCK = 256 * 1024
+
+
+@dataclass
+class Counts:
+    """What went through: connections, and bytes towards the origin and back (TCP payload, without TLS's share)."""
+
+    connections: int = 0
+    sent: int = 0
+    received: int = 0
+
+
+class Proxy:
+    """Forwards every connection to one address.
+
+    Args:
+        host, port: the origin.
+        delay_s: round-trip time to add.
+        certificate, key: PEM files; given, clients speak TLS to the proxy and it speaks plainly to the origin.
+    """
+
+    def __init__(
+        self, host: str, port: int, delay_s: float = 0.0, certificate: Path | None = None, key: Path | None = None
+    ) -> None:
+        self._host, self._port, self._delay_s = host, port, delay_s
+        self._tls: ssl.SSLContext | None = None
+        if certificate is not None:
+            self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self._tls.load_cert_chain(certificate, key)
+        self.counts = Counts()
+
+    async def listen(self) -> asyncio.Server:
+        """Begin to accept on a free port of loopback."""
+        return await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls, limit=_BLOCK, backlog=512)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.counts.connections += 1
+        began = asyncio.get_running_loop().time()
+        try:
+            there_reader, there_writer = await asyncio.open_connection(self._host, self._port, limit=_BLOCK)
+        except OSError:
+            writer.close()
+            return
+        # A connect() to the proxy returns at once; its handshake's round trip is paid by the first bytes instead.
+        await asyncio.gather(
+            self._pump(reader, there_writer, "sent", began + self._delay_s),
+            self._pump(there_reader, writer, "received", 0.0),
+            return_exceptions=True,
+        )
+
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way: str, not_before: float
+    ) -> None:
+        """Copy one direction; every block leaves half a round trip after it came, the rate is not limited."""
+        loop = asyncio.get_running_loop()
+        line: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(maxsize=1024)
+
+        async def leave() -> None:
+            while True:
+                at, block = await line.get()
+                wait_s = at - loop.time()
+                if wait_s > 0:
+                    await asyncio.sleep(wait_s)
+                if not block:
+                    with contextlib.suppress(OSError):
+                        writer.close()
+                    return
+                writer.write(block)
+                await writer.drain()
+
+        leaving = asyncio.ensure_future(leave())
+        try:
+            while block := await reader.read(_BLOCK):
+                setattr(self.counts, way, getattr(self.counts, way) + len(block))
+                await line.put((max(loop.time(), not_before) + self._delay_s / 2, block))
+        except (OSError, ssl.SSLError):
+            pass
+        await line.put((loop.time() + self._delay_s / 2, b""))
+        with contextlib.suppress(OSError):
+            await leaving
+
+
+async def _run(proxy: Proxy) -> None:
+    """Serve until SIGTERM; say the port first. SIGUSR1 prints the counts, and starts them again from zero."""
+    server = await proxy.listen()
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+
+    def report() -> None:
+        print(json.dumps(asdict(proxy.counts)), flush=True)
+        proxy.counts = Counts()
+
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGUSR1, report)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await stop.wait()
+    server.close()
+
+
+class Running:
+    """A proxy process for as long as it is open.
+
+    Example:
+        with Running("127.0.0.1:8080", delay_ms=50) as proxy:
+            requests.get(f"http://127.0.0.1:{proxy.port}/radio.m3u8")
+            print(proxy.counts().connections)
+    """
+
+    def __init__(
+        self, to: str, delay_ms: float = 0.0, certificate: Path | None = None, key: Path | None = None
+    ) -> None:
+        argv = [sys.executable, "-m", "benchmarks.proxy", "--to", to, "--delay-ms", str(delay_ms)]
+        if certificate is not None:
+            argv += ["--certificate", str(certificate), "--key", str(key)]
+        self.process = subprocess.Popen(
+            argv, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, cwd=Path(__file__).resolve().parents[1]
+        )
+        self.port = int(self._line())
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the proxy ended with {self.process.wait()}")
+        return line
+
+    def counts(self) -> Counts:
+        """Return what went through since the last call."""
+        self.process.send_signal(signal.SIGUSR1)
+        return Counts(**json.loads(self._line()))
+
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.process.terminate()
+        self.process.wait(10)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+
+@click.command()
+@click.option("--to", required=True, metavar="HOST:PORT", help="Where to.")
+@click.option("--delay-ms", type=click.FloatRange(0, 10_000), default=0.0, help="Round-trip time to add.")
+@click.option("--certificate", type=click.Path(path_type=Path), help="Speak TLS to clients with this PEM certificate.")
+@click.option("--key", type=click.Path(path_type=Path), help="Its key.")
+def main(to: str, delay_ms: float, certificate: Path | None, key: Path | None) -> None:
+    """Forward a free port of loopback to HOST:PORT."""
+    host, _, port = to.rpartition(":")
+    asyncio.run(_run(Proxy(host, int(port), delay_ms / 1000, certificate, key)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""VGG16 as the script of today and as ONNX, with the same weights: files that are too large to track, made once.
+
+The weights are random (seed 0) unless a folder holds trained ones: a convolution costs the same whatever it
+multiplies. Keras is imported here, so it runs as a process of its own: `python -m benchmarks.vgg16_files OUT MODELS`.
+Start at `made`, which starts that process where something is missing.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.errors import GenreError
+
+KERAS_FILE = "vgg16.keras"
+FLOAT_MODEL = "vgg16_fp32"
+INT8_MODEL = "vgg16"
+_CALIBRATION_WINDOWS = 32
+
+
+def made(folder: Path, models_dir: Path, hls: Path) -> Path:
+    """Return a models folder with every shipped model, VGG16 in float32 and in int8; the Keras file lies beside it.
+
+    Args:
+        folder: where it is made, once.
+        models_dir: the shipped models; their folders are linked, not copied.
+        hls: music that int8 ranges are calibrated on, where no int8 VGG16 is shipped.
+
+    Raises:
+        GenreError: Keras is not installed, or the files could not be made.
+    """
+    repository = folder / "models"
+    repository.mkdir(parents=True, exist_ok=True)
+    for link in repository.iterdir():
+        if link.is_symlink():
+            link.unlink()
+    for model in sorted(models_dir.iterdir()) if models_dir.is_dir() else []:
+        if not (model / "card.json").is_file():
+            continue
+        place = repository / model.name
+        if place.is_dir():  # one of ours, made while nothing was shipped
+            shutil.rmtree(place)
+        place.symlink_to(model.resolve())
+    wanted = [folder / KERAS_FILE, repository / FLOAT_MODEL / "card.json", repository / INT8_MODEL / "card.json"]
+    if not all(file.exists() for file in wanted):
+        argv = [sys.executable, "-m", "benchmarks.vgg16_files", str(folder), str(hls)]
+        env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+        done = subprocess.run(
+            argv, capture_output=True, text=True, check=False, env=env, cwd=Path(__file__).resolve().parents[1]
+        )
+        if done.returncode != 0:
+            said = (done.stderr.strip().splitlines() or ["no output"])[-1]
+            raise GenreError(
+                "VGG16 for the benchmarks", f"can't be made ({said})", "run 'make test' once: it installs Keras"
+            )
+    return repository
+
+
+def _make(folder: Path, hls: Path) -> None:
+    """Write what is missing."""
+    import keras
+    import onnx
+
+    from services.featurizer.recipe import load_recipe
+    from services.inference.card import MODEL_FILE
+    from training.folder import write
+    from training.gtzan import GENRES
+    from training.vgg16 import network, read_weights
+    from training.vgg16_onnx import OPSET, float_model, int8_model
+
+    file = folder / KERAS_FILE
+    if file.exists():
+        model: Any = keras.models.load_model(file)
+    else:
+        keras.utils.set_random_seed(0)
+        model = network()
+        model.save(file)
+    recipe = load_recipe("vgg16")
+    graph = float_model(read_weights(model))
+    card: dict[str, Any] = {
+        "version": "0",
+        "summary": "VGG16 of the benchmarks: its cost is real, its answers are not.",
+        "labels": GENRES,
+        "recipe": recipe,
+        "recipe_digest": recipe.digest,
+        "parameters": int(model.count_params()),
+        "opset": OPSET,
+        "temperature": 1.0,
+        "unsure_below": 0.0,
+        "training": {"weights": "random, seed 0"},
+        "ingredients": [{"name": "random numbers", "licence": "none", "source": "benchmarks/vgg16_files.py"}],
+        "faults": ["It knows no music."],
+    }
+    repository = folder / "models"
+    if not (repository / FLOAT_MODEL).exists():
+        content = {MODEL_FILE: (graph.SerializeToString(), "benchmark", "fp32")}
+        write(repository, {**card, "name": FLOAT_MODEL, "precision": "fp32"}, content)
+    if not (repository / INT8_MODEL).exists():
+        small: onnx.ModelProto = int8_model(graph, _features(hls), "MinMax")
+        content = {MODEL_FILE: (small.SerializeToString(), "benchmark", "int8 static QDQ")}
+        write(repository, {**card, "name": INT8_MODEL, "precision": "int8 static QDQ"}, content)
+
+
+def _features(hls: Path) -> NDArray[np.float32]:
+    """Return some windows of the music."""
+    import av
+
+    from services.featurizer.features import Featurizer
+    from services.featurizer.recipe import load_recipe
+
+    recipe = load_recipe("vgg16")
+    pieces = []
+    for segment in sorted((hls / "radio" / "128k").glob("*.ts"))[::4]:
+        resampler = av.AudioResampler(format="s16", layout="mono", rate=22_050)
+        with av.open(str(segment)) as container:
+            frames = [ready for frame in container.decode(audio=0) for ready in resampler.resample(frame)]
+        pieces.append(np.concatenate([frame.to_ndarray()[0] for frame in frames])[: recipe.window])
+    windows = np.stack([piece for piece in pieces if piece.size == recipe.window][:_CALIBRATION_WINDOWS])
+    return Featurizer(recipe).features(windows)
+
+
+if __name__ == "__main__":
+    try:
+        _make(Path(sys.argv[1]), Path(sys.argv[2]))
+    except GenreError as error:
+        sys.exit(str(error))
