@@ -37,11 +37,22 @@ class Role:
     prefixed: bool = False
 
 
-PUBLIC = ("results", "events", "status/#", "streams/#")
+PUBLIC = ("results", "events", "status/#", "streams/#", "flat/#")
+OUTSIDE = ("homeassistant/",)
+"""Topics that do not lie under the root: Home Assistant's own."""
+
+_DASHBOARD_WRITES = (
+    "streams/+/now",
+    "flat/+/+",
+    "status/dashboard/+",
+    "doctor/dashboard",
+    "homeassistant/device/+/config",
+)
+_DASHBOARD_READS = (*PUBLIC, "doctor/dashboard", "homeassistant/status")
 
 ROLES: Mapping[str, Role] = {
     "fetcher": Role(
-        ("pcm/+", "events", "dead", "streams/+/ledger", "streams/+/now", "status/fetcher/+", "doctor/fetcher"),
+        ("pcm/+", "events", "dead", "streams/+/ledger", "status/fetcher/+", "doctor/fetcher"),
         ("acks/+", "doctor/fetcher"),
         (),
         "listens to HLS: sends audio to the featurizers, reads the acks",
@@ -53,16 +64,28 @@ ROLES: Mapping[str, Role] = {
         "makes features: takes its share of the audio",
     ),
     "inference": Role(
-        ("results", "acks/+", "dead", "streams/+/now", "status/inference/+", "doctor/inference"),
+        ("results", "acks/+", "dead", "status/inference/+", "doctor/inference"),
         ("mel/+/+", "doctor/inference"),
         ("mel/+/+",),
         "names genres: takes its share of the features, publishes results",
     ),
     "dashboard": Role(
-        ("streams/+/now", "status/dashboard/+", "doctor/dashboard"),
-        (*PUBLIC, "doctor/dashboard"),
+        _DASHBOARD_WRITES,
+        _DASHBOARD_READS,
         (),
-        "the web page: reads what viewers read, keeps the retained now topics",
+        "the web page: reads what viewers read, keeps the retained now and flat topics",
+    ),
+    "dashboard-spectrogram": Role(
+        _DASHBOARD_WRITES,
+        (*_DASHBOARD_READS, "mel/+/+"),
+        (),
+        "the same, and features: for dashboard.spectrogram, where its viewers may see that much of the audio",
+    ),
+    "home-assistant": Role(
+        ("homeassistant/status",),
+        (*PUBLIC, "homeassistant/status", "homeassistant/device/+/config"),
+        (),
+        "Home Assistant: what viewers read, and the announcements made for it",
     ),
     "viewer": Role((), PUBLIC, (), "people, home automation, browsers: results, events and status, nothing else"),
     "bridge": Role(PUBLIC, (), (), "another broker that sends its results and status here", prefixed=True),
@@ -105,16 +128,20 @@ def dynamic_security_json(clients: list[dict[str, Any]], root: str = "genre") ->
     )
 
 
+def _full(root: str, topic: str) -> str:
+    return topic if topic.startswith(OUTSIDE) else f"{root}/{topic}"
+
+
 def _acls(role: Role, root: str) -> list[dict[str, Any]]:
     def allow(kind: str, topic: str) -> dict[str, Any]:
         return {"acltype": kind, "topic": topic, "priority": 0, "allow": True}
 
-    entries = [allow("publishClientSend", f"{root}/{topic}") for topic in role.writes]
+    entries = [allow("publishClientSend", _full(root, topic)) for topic in role.writes]
     if role.prefixed:
         entries += [allow("publishClientSend", f"+/{root}/{topic}") for topic in role.writes]
     entries += [allow("subscribePattern", f"$share/+/{root}/{topic}") for topic in role.joins]
-    entries += [allow("publishClientReceive", f"{root}/{topic}") for topic in role.reads]
-    entries += [allow("subscribePattern", f"{root}/{topic}") for topic in role.reads]
+    entries += [allow("publishClientReceive", _full(root, topic)) for topic in role.reads]
+    entries += [allow("subscribePattern", _full(root, topic)) for topic in role.reads]
     return entries
 
 
@@ -126,9 +153,9 @@ def access_list(users: Mapping[str, str], root: str = "genre") -> str:
         lines = [f"# {role_name}: {role.about}", f"user {name}"]
         if role.prefixed:
             lines += [f"topic write +/{root}/{topic}" for topic in role.writes]
-        lines += [f"topic write {root}/{topic}" for topic in role.writes if topic not in role.reads]
-        lines += [f"topic read {root}/{topic}" for topic in role.reads if topic not in role.writes]
-        lines += [f"topic readwrite {root}/{topic}" for topic in role.reads if topic in role.writes]
+        lines += [f"topic write {_full(root, topic)}" for topic in role.writes if topic not in role.reads]
+        lines += [f"topic read {_full(root, topic)}" for topic in role.reads if topic not in role.writes]
+        lines += [f"topic readwrite {_full(root, topic)}" for topic in role.reads if topic in role.writes]
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
 

@@ -118,7 +118,7 @@ def bridge_config(
         topic_root: broker.root of the configuration.
         prefix: put before every topic upstream, e.g. "site7/".
     """
-    sent: Sequence[str] = ("results", "events", "status/#", "streams/+/now", "streams/+/ledger")
+    sent: Sequence[str] = ("results", "events", "status/#", "streams/+/now", "streams/+/ledger", "flat/#")
     topics = "".join(f"topic {topic} out 1 {topic_root}/ {prefix}{topic_root}/\n" for topic in sent)
     return (
         f"connection {name}\naddress {address}\n"

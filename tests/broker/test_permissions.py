@@ -9,29 +9,42 @@ import pytest
 from click.testing import CliRunner
 
 from services.broker_access import ROLES
+from services.broker_command import SERVICES, set_up
 from services.broker_command import broker as command
-from services.broker_command import set_up
 from tests.broker.mosquitto import Client, Mosquitto, free_port
 
-USERS = ("fetcher", "featurizer", "inference", "dashboard", "viewer", "bridge", "keeper")
+USERS = (
+    "fetcher",
+    "featurizer",
+    "inference",
+    "dashboard",
+    "dashboard-spectrogram",
+    "viewer",
+    "bridge",
+    "keeper",
+    "home-assistant",
+)
 # w: may write, r: may read, b: both, -: neither. The columns are USERS.
 MATRIX = {
-    "genre/pcm/radio1":            "w r - - - - -",
-    "genre/mel/vgg16/radio1":      "- w r - - - -",
-    "genre/acks/edge":             "b w w - - - -".replace("b", "r"),
-    "genre/results":               "- - w r r w r",
-    "genre/events":                "w - - r r w r",
-    "genre/streams/radio1/now":    "w - w b r w r",
-    "genre/streams/radio1/ledger": "w - - r r w r",
-    "genre/status/fetcher/1":      "w - - r r w r",
-    "genre/status/featurizer/1":   "- w - r r w r",
-    "genre/status/inference/1":    "- - w r r w r",
-    "genre/status/dashboard/1":    "- - - b r w r",
-    "genre/dead":                  "w w w - - - r",
-    "genre/doctor/fetcher":        "b - - - - - -",
-    "genre/anything/else":         "- - - - - - -",
-    "homeassistant/sensor/x":      "- - - - - - -",
-    "$CONTROL/dynamic-security/v1": "- - - - - - -",
+    "genre/pcm/radio1":                 "w r - - - - - - -",
+    "genre/mel/vgg16/radio1":           "- w r - r - - - -",
+    "genre/acks/edge":                  "r w w - - - - - -",
+    "genre/results":                    "- - w r r r w r r",
+    "genre/events":                     "w - - r r r w r r",
+    "genre/streams/radio1/now":         "- - - b b r w r r",
+    "genre/streams/radio1/ledger":      "w - - r r r w r r",
+    "genre/flat/radio1/confidence":     "- - - b b r w r r",
+    "genre/status/fetcher/1":           "w - - r r r w r r",
+    "genre/status/featurizer/1":        "- w - r r r w r r",
+    "genre/status/inference/1":         "- - w r r r w r r",
+    "genre/status/dashboard/1":         "- - - b b r w r r",
+    "genre/dead":                       "w w w - - - - r -",
+    "genre/doctor/fetcher":             "b - - - - - - - -",
+    "genre/anything/else":              "- - - - - - - - -",
+    "homeassistant/device/x/config":    "- - - w w - - - r",
+    "homeassistant/status":             "- - - r r - - - b",
+    "homeassistant/sensor/x":           "- - - - - - - - -",
+    "$CONTROL/dynamic-security/v1":     "- - - - - - - - -",
 }  # fmt: skip
 SHARES = {
     "$share/featurizer-vgg16/genre/pcm/+": ("featurizer",),
@@ -60,7 +73,7 @@ def house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     port = free_port()
     old = request.param != "roles"
     set_up(folder, ["localhost", "127.0.0.1"], port, None, state, old)
-    for user in USERS[4:]:
+    for user in set(USERS) - set(SERVICES):
         done = CliRunner().invoke(command, ["user", user, "--role", user, "--folder", str(folder)])
         assert done.exit_code == 0, done.output
     broker = Mosquitto(folder / "mosquitto.conf", port)
