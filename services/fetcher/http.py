@@ -166,7 +166,7 @@ class Origin:
                         seen += 1
                         if seen > self.hls.redirects:
                             raise FetchError("redirects", f"more than {self.hls.redirects} redirects in a row")
-                        url = urljoin(url, location)
+                        url = _redirected(url, location)
                         continue
                     return self._receive(response, url, kind, byterange)
             except requests.exceptions.RequestException as error:
@@ -273,6 +273,14 @@ class Origin:
         return Response(bytes(body), url, response.headers.get("Content-Type", ""))
 
 
+def _redirected(url: str, location: str) -> str:
+    """Resolve a Location header against the URL that gave it."""
+    try:
+        return urljoin(url, location)
+    except ValueError as error:
+        raise FetchError("bad-url", f"redirected to {location[:200]!r}, which is no URL") from error
+
+
 def backoff_s(retry: Retry, attempt: int, random_01: Callable[[], float] = random.random) -> float:
     """Return how long to wait after this many failures: doubling, capped, half of it jitter."""
     ceiling = min(retry.longest_wait_s, retry.first_wait_s * 2.0 ** min(attempt - 1, 30))
@@ -308,8 +316,8 @@ def _failure(error: Exception) -> FetchError:
             "bad-url",
             (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, urllib3.exceptions.LocationValueError),
         ),
-        ("timeout", (TimeoutError, urllib3.exceptions.TimeoutError)),
         ("refused", (ConnectionRefusedError,)),
+        ("timeout", (TimeoutError, urllib3.exceptions.TimeoutError)),
     )
     text = next((str(link) for link in reversed(chain) if str(link)), type(error).__name__)
     for cause, types in kinds:

@@ -220,7 +220,7 @@ class Listener:
                 if stalled and update.fresh:
                     stalled = False
                     yield Report("recovered", "the list has new segments again")
-            due = loaded_at + reload_after_s(playlist, update.fresh)
+            due = loaded_at + reload_after_s(playlist, update.fresh, self.hls.shortest_reload_s)
             for segment in update.segments:
                 self.follower.take(segment)
                 yield from self._hear(segment, playlist)

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from services.fetcher.epochs import name_of
 from services.fetcher.playlist import MediaPlaylist, Segment
 
-SHORTEST_RELOAD_S = 0.5
-
 
 @dataclass(frozen=True)
 class Skip:
@@ -79,9 +77,9 @@ def finished(playlist: MediaPlaylist) -> bool:
     return playlist.endlist or playlist.playlist_type == "VOD"
 
 
-def reload_after_s(playlist: MediaPlaylist, fresh: bool) -> float:
+def reload_after_s(playlist: MediaPlaylist, fresh: bool, shortest_s: float = 0.5) -> float:
     """Return the time from the begin of one load to the next: a target duration, half of it where nothing changed."""
-    return max(playlist.target_duration * (1.0 if fresh else 0.5), SHORTEST_RELOAD_S)
+    return max(playlist.target_duration * (1.0 if fresh else 0.5), shortest_s)
 
 
 class Follower:

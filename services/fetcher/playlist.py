@@ -6,6 +6,7 @@ every line that breaks the grammar is mended or left out, so that one bad tag ne
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -201,7 +202,7 @@ def parse(text: str, uri: str, variables: dict[str, str] | None = None) -> Media
     if "#EXT-X-I-FRAMES-ONLY" in lines:
         raise PlaylistError("lists only video I-frames, no audio")
     try:
-        parsed = m3u8.loads("\n".join(lines), uri=uri)
+        parsed = m3u8.loads("\n".join(_whole_target(line) for line in lines), uri=uri)
     except Exception as error:  # the last resort: whatever a library does with hostile text, it is a bad playlist
         raise PlaylistError(f"can't be read as a playlist ({type(error).__name__}: {error})") from error
     return _multivariant(parsed, uri) if parsed.is_variant else _media(parsed, uri, lines)
@@ -290,6 +291,12 @@ def _mended(lines: Iterator[str]) -> Iterator[str]:
             yield f"#{tag}:{value}" if value else f"#{tag}"
 
 
+def _whole_target(line: str) -> str:
+    """Round a target duration up for m3u8, which reads whole seconds only; encoders write fractions too."""
+    tag, _, value = line.partition(":")
+    return f"{tag}:{math.ceil(float(value))}" if tag == "#EXT-X-TARGETDURATION" else line
+
+
 def _date(text: str) -> bool:
     """Say whether m3u8 can read this date on this Python."""
     try:
@@ -327,9 +334,9 @@ def _media(parsed: m3u8.M3U8, uri: str, lines: list[str]) -> MediaPlaylist:
     skipped = next((int(line.rpartition("=")[2]) for line in lines if line.startswith("#EXT-X-SKIP:")), 0)
     first = (parsed.media_sequence or 0) + skipped
     discontinuity = parsed.discontinuity_sequence or 0
-    target = (
-        float(parsed.target_duration or 0) or max((s.duration or 0.0 for s in parsed.segments), default=0.0) or 10.0
-    )
+    targets = [float(line.partition(":")[2]) for line in lines if line.startswith("#EXT-X-TARGETDURATION:")]
+    longest = max((segment.duration or 0.0 for segment in parsed.segments), default=0.0)
+    target = (targets[-1] if targets else 0.0) or longest or 10.0
     segments: list[Segment] = []
     init: Map | None = None
     end = 0

@@ -35,7 +35,7 @@ def missing_s(jump: float | None, expected_missing_s: float) -> float:
 
     The jump of the timestamps across it is the truth, where it is near enough to be about the same hole.
     """
-    if jump is not None and 0.0 <= jump <= 2.0 * expected_missing_s + 2.0:
+    if jump is not None and 0.0 <= jump <= 2.0 * expected_missing_s + 10.0:
         return jump
     return expected_missing_s
 
