@@ -1,0 +1,95 @@
+"""What Prometheus is told of the whole pipeline, as seen from the bus: no other part needs an open port for it.
+
+Counted as messages come and read off the board when asked. Start at `Metrics`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from services.contract import SAMPLE_RATE, Result
+from services.dashboard.board import Board
+from services.lifecycle import product_version
+
+PLACES = ("timeline", "classified", "gap", "lost", "short", "in_flight")
+MOST_SERIES = 2_000
+
+
+class Metrics(Collector):
+    """Registry of the dashboard's /metrics."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._results = Counter(
+            "genre_results", "Results seen on the bus", ["stream", "genre", "kind"], registry=self._registry
+        )
+        self._latency = Histogram(
+            "genre_result_latency_seconds",
+            "From the last byte of a window's segment to its result",
+            buckets=(0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120),
+            registry=self._registry,
+        )
+        self._series: set[tuple[str, str, str]] = set()
+        self._registry.register(self)
+
+    def count(self, result: Result) -> None:
+        """Count one result; labels are bounded, whatever the bus brings."""
+        key = (result.stream, result.genre or "", result.kind)
+        if key not in self._series:
+            if len(self._series) >= MOST_SERIES:
+                key = ("other", "", result.kind)
+            self._series.add(key)
+        self._results.labels(*key).inc()
+        self._latency.observe(result.latency_ms / 1000)
+
+    def text(self) -> bytes:
+        """Return the exposition."""
+        return generate_latest(self._registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield what is read off the board."""
+        board, now = self._board, time.monotonic()
+        yield GaugeMetricFamily("genre_broker_connected", "1 while the broker is reached", float(board.connected))
+        build = GaugeMetricFamily("genre_build_info", "Version of the dashboard", labels=["version"])
+        build.add_metric([product_version()], 1)
+        yield build
+        lag = GaugeMetricFamily("genre_stream_lag_seconds", "Since a stream's last result", labels=["stream"])
+        delay = GaugeMetricFamily("genre_stream_latency_seconds", "Latency of its last result", labels=["stream"])
+        up = GaugeMetricFamily("genre_stream_up", "1 while results come as they should", labels=["stream", "state"])
+        confidence = GaugeMetricFamily("genre_stream_confidence", "Smoothed confidence", labels=["stream", "genre"])
+        ledger = GaugeMetricFamily("genre_ledger_seconds", "The ledger, by place", labels=["stream", "place"])
+        adds_up = GaugeMetricFamily("genre_ledger_adds_up", "1 while every second is accounted for", labels=["stream"])
+        for view in board.views():
+            state = board.state(view)
+            good = state in ("playing", "silent", "unsure", "paused", "ended", "waiting")
+            up.add_metric([view.name, state], float(good))
+            if view.heard_at:
+                lag.add_metric([view.name], now - view.heard_at)
+                delay.add_metric([view.name], board.latencies_s.get(view.name, 0.0))
+                confidence.add_metric([view.name, view.verdict.genre or ""], view.verdict.confidence)
+            if view.ledger is not None:
+                adds_up.add_metric([view.name], float(view.ledger.adds_up))
+                for place in PLACES:
+                    ledger.add_metric([view.name, place], getattr(view.ledger, place) / SAMPLE_RATE)
+        yield from (lag, delay, up, confidence, ledger, adds_up)
+        parts = GaugeMetricFamily(
+            "genre_part_up", "1 while a part is online", labels=["service", "instance", "state", "version", "model"]
+        )
+        restarts = CounterMetricFamily("genre_part_restarts", "Restarts seen", labels=["service", "instance"])
+        for part, count in board.parts():
+            model = part.details.get("model", "")
+            parts.add_metric(
+                [part.service, part.instance, part.state, part.version, model], float(part.state == "online")
+            )
+            restarts.add_metric([part.service, part.instance], count)
+        yield parts
+        yield restarts
+        yield CounterMetricFamily("genre_duplicates", "Results whose id had been seen", board.duplicates)
+        alarms = [alarm for alarm in board.alarms() if alarm.level == "alarm"]
+        yield GaugeMetricFamily("genre_alarms", "Alarms shown on the page now", len(alarms))
