@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 CONNECT_TIMEOUT_S = 5.0
 RECONNECT_MIN_S, RECONNECT_MAX_S = 0.25, 4.0
 STOP_S = 2.0
+BRIEF_S, MOST_BRIEF = 2.0, 8
+"""So many connections in a row, each this short, mean that two processes take one session from each other."""
 MAX_QUEUED = 20_000
 """Callers bound what they publish (credits, Receive Maximum); this only stops a bug from eating the memory."""
 PACKET_OVERHEAD_BYTES = 4096
@@ -123,7 +125,8 @@ class Bus:
         broker: where it is and how to log in.
         client_id: stable for a worker slot, so that its session survives a restart.
         durable: keep the session (and what is queued in it) for broker.session_expiry_s.
-        receive_maximum: MQTT 5 Receive Maximum, messages in this client's hand at once.
+        receive_maximum: MQTT 5 Receive Maximum, messages in this client's hand at once. Mosquitto 2.0.11 keeps to it
+            only until the first ack: then it may send as many again for each one (measured).
         will: what the broker publishes if this client dies.
         on_connected: called from the network thread after each connect, before subscriptions are renewed.
     """
@@ -153,6 +156,7 @@ class Bus:
         self._waiting: dict[int, OnReceipt] = {}
         self._early: dict[int, Receipt] = {}
         self._last_problem = "no answer yet"
+        self._connected_at, self._brief = 0.0, 0
         self._client = self._new_client(will)
 
     def _new_client(self, will: Message | None) -> _Client:
@@ -413,6 +417,7 @@ class Bus:
             self._send_subscribe(filters)
         if left:  # said while there was no connection: a durable session is still a member
             self._client.unsubscribe(left)
+        self._connected_at = time.monotonic()
         self._connected.set()
         log.info("connected to broker %s as %s", self.name, self.client_id)
         if self._on_connected is not None:
@@ -430,12 +435,17 @@ class Bus:
             self._generation += 1
         was_connected = self._connected.is_set()
         self._connected.clear()
-        self._last_problem = str(reason)
-        if reason.value == 142:
+        if was_connected:
+            self._last_problem = str(reason)
+            self._brief = self._brief + 1 if time.monotonic() - self._connected_at < BRIEF_S else 0
+        # Mosquitto 2.0.11 gives no reason (142) to a client whose session another took: the two would fight for ever.
+        if reason.value == 142 or self._brief >= MOST_BRIEF:
             self.fatal = GenreError(
                 f"MQTT client id {self.client_id}",
-                "another process took this session over",
-                "give each replica its own --instance",
+                "another process took this session over"
+                if reason.value == 142
+                else f"{MOST_BRIEF} connections in a row ended at once; another process may be using it",
+                "give each replica its own --instance; the broker's log tells more",
             )
         if was_connected and reason.value != 0:
             log.warning("connection to broker %s lost (%s); trying again", self.name, reason)

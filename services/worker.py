@@ -7,10 +7,10 @@ and its chunk is acked as dead; what can't succeed now waits in hand and is trie
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import queue
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -30,6 +30,9 @@ ASIDE_S = 10.0
 """A replica that can't get on for this long leaves the share to the others until it can again."""
 STUCK_S = 30.0
 """A single call of the work function that takes longer than this is a hang: the watchdog then ends the process."""
+INBOX_BYTES = 200_000_000
+"""What waits here was to wait in the broker, but Mosquitto 2.0.11 sends up to Receive Maximum messages for each ack
+(measured). The fetchers' credits bound both together; this bounds a hostile publisher."""
 RECEIPT_TURN_S = 0.25
 IDLE_S = 0.2
 """Between an ack and the next message that the broker holds for this session; a drain waits so long to be sure."""
@@ -78,7 +81,9 @@ class Worker:
     def __init__(self, life: Life, bus: Bus, settings: WorkerSettings, share: str, process: Process) -> None:
         self._life, self._bus, self._settings = life, bus, settings
         self._share, self._process = share, process
-        self._inbox: queue.Queue[Delivery] = queue.Queue(maxsize=2 * settings.receive_maximum + 8)
+        self._inbox: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
+        self._inbox_bytes = 0
+        self._inbox_lock = threading.Lock()
         self._busy_since: dict[int, float] = {}
         self._blocked: dict[int, float] = {}
         self._aside = False
@@ -121,26 +126,17 @@ class Worker:
             DONE.labels(self._life.service, "ignored").inc()
             self._bus.ack(delivery)
             return
-        try:
-            self._inbox.put_nowait(delivery)
-        except queue.Full:
-            self._drop_stale()
-            try:
-                self._inbox.put_nowait(delivery)
-            except queue.Full:
-                # More than Receive Maximum in hand: a broker that does not keep to it. The fetcher sends it again.
-                DONE.labels(self._life.service, "overflow").inc()
-                self._bus.ack(delivery)
-
-    def _drop_stale(self) -> None:
-        """Rid the inbox of what earlier connections brought: it can't be acknowledged any more (network thread)."""
-        kept = []
-        with contextlib.suppress(queue.Empty):
-            while True:
-                kept.append(self._inbox.get_nowait())
-        for delivery in kept:
-            if self._bus.is_current(delivery):
-                self._inbox.put_nowait(delivery)
+        size = len(delivery.message.payload)
+        with self._inbox_lock:
+            room = self._inbox_bytes + size <= INBOX_BYTES
+            if room:
+                self._inbox_bytes += size
+        if room:
+            self._inbox.put(delivery)
+        else:
+            # Far more than Receive Maximum: the fetcher sends it again.
+            DONE.labels(self._life.service, "overflow").inc()
+            self._bus.ack(delivery)
 
     def _loop(self) -> None:
         me = threading.get_ident()
@@ -149,6 +145,8 @@ class Worker:
                 delivery = self._inbox.get(timeout=0.5)
             except queue.Empty:
                 continue
+            with self._inbox_lock:
+                self._inbox_bytes -= len(delivery.message.payload)
             if not self._bus.is_current(delivery):
                 continue  # its connection is gone: the broker or the fetcher sends it again
             self._busy_since[me] = time.monotonic()
@@ -169,6 +167,8 @@ class Worker:
             started = time.monotonic()
             self._busy_since[threading.get_ident()] = started
             try:
+                if not self._may_answer(delivery.message.response_topic or ""):
+                    raise ContractError("Response Topic is not an ack topic of this root")
                 work, outcome = self._process(delivery.message), "done"
             except ContractError as error:
                 work, outcome = self._burial(delivery.message, str(error)), "dead"
@@ -264,6 +264,11 @@ class Worker:
                     return [receipt or Receipt(-1, "the connection was lost") for receipt in receipts]
         return [receipt or Receipt(-1, "no PUBACK") for receipt in receipts]
 
+    def _may_answer(self, reply_to: str) -> bool:
+        """Only ever answer under the acks of this root: a hostile Response Topic must not make us write elsewhere."""
+        prefix = self._life.topics.acks("")
+        return re.fullmatch(re.escape(prefix) + r"[^+#/\0]+", reply_to) is not None
+
     def _burial(self, message: Message, reason: str) -> Work:
         """Return the dead letter for a message, and the ack that tells the fetcher, where it can be told."""
         chunk = (message.correlation or b"").decode(errors="replace")[:200]
@@ -278,9 +283,6 @@ class Worker:
             payload_bytes=len(message.payload),
             payload_sha256=hashlib.sha256(message.payload).hexdigest(),
         )
-        prefix = self._life.topics.acks("")
         reply_to = message.response_topic or ""
-        # Only ever answer under the acks of this root: a hostile Response Topic must not make us write elsewhere.
-        known = reply_to.startswith(prefix) and not set("+#/\0") & set(reply_to[len(prefix) :]) and reply_to != prefix
-        acks = [Ack(chunk, "dead", reason).to_message(reply_to)] if known and chunk else []
+        acks = [Ack(chunk, "dead", reason).to_message(reply_to)] if self._may_answer(reply_to) and chunk else []
         return Work([Message(self._life.topics.dead, letter.to_json(), content_type="application/json")], acks)

@@ -101,7 +101,7 @@ class Cursors:
             return None
         except OSError as error:
             raise GenreError(str(path), f"can't be read ({error.strerror})", "let this user read it") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             self._set_aside(path, f"is broken ({error})")
             return None
         if cursor.url != url:

@@ -1,0 +1,252 @@
+"""The bus against a real broker: every reason code, acks of the right connection, callbacks that can't kill it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from services.bus import Bus, Delivery, Receipt
+from services.contract import Message
+from services.errors import GenreError
+from services.settings import Broker
+from tests.broker.mosquitto import Client, Mosquitto, free_port, wait_for
+from tests.conftest import start_mosquitto
+
+Buses = Callable[..., Bus]
+
+
+class Inbox:
+    """A handler that keeps what comes."""
+
+    def __init__(self, bus: Bus, *, ack: bool = True) -> None:
+        self.bus, self.ack = bus, ack
+        self.deliveries: list[Delivery] = []
+
+    def __call__(self, delivery: Delivery) -> None:
+        self.deliveries.append(delivery)
+        if self.ack:
+            self.bus.ack(delivery)
+
+    @property
+    def payloads(self) -> list[bytes]:
+        return [delivery.message.payload for delivery in self.deliveries]
+
+
+def subscribed(bus: Bus, topic_filter: str, inbox: Inbox) -> Inbox:
+    """Subscribe and wait until the broker has taken it."""
+    bus.subscribe(topic_filter, inbox)
+    topic = topic_filter.split("/", 2)[2] if topic_filter.startswith("$share/") else topic_filter
+    topic = topic.replace("+", "x").replace("#", "x")
+    wait_for(lambda: bus.publish_and_wait(Message(topic, b"hello"), 5).reached_someone, "the subscription")
+    wait_for(lambda: inbox.deliveries, "the first message")
+    inbox.deliveries.clear()
+    return inbox
+
+
+def test_a_message_arrives_with_everything_it_carries(broker: Broker, buses: Buses) -> None:
+    bus = buses(broker, "a")
+    inbox = subscribed(bus, f"{broker.root}/x", Inbox(bus))
+    message = Message(
+        f"{broker.root}/x", b"\0\xff", False, "text/plain", "reply/to", b"\0id", (("a", "1"), ("a", "2"), ("ü", "é"))
+    )
+    assert bus.publish_and_wait(message, 5) == Receipt(0, "Success")
+    wait_for(lambda: inbox.deliveries, "the message")
+    assert inbox.deliveries[0].message == message
+
+
+def test_nobody_listening_is_told_from_someone_listening(broker: Broker, buses: Buses) -> None:
+    bus = buses(broker, "a")
+    receipt = bus.publish_and_wait(Message(f"{broker.root}/nobody"), 5)
+    assert receipt.code == 16 and receipt.accepted and not receipt.reached_someone
+
+
+def test_a_message_that_paho_cannot_read_is_passed_over_and_later_ones_arrive(broker: Broker, buses: Buses) -> None:
+    """U+FEFF in a user property: Mosquitto delivers it, paho ends the connection, for ever again."""
+    bus, sender = buses(broker, "a", durable=True), buses(broker, "b")
+    inbox = subscribed(bus, f"$share/g/{broker.root}/x", Inbox(bus))
+    generation = bus.generation
+    for i in range(5):
+        sender.publish(Message(f"{broker.root}/x", b"bad", properties=(("key", "a\ufeffb"),)))
+        sender.publish(Message(f"{broker.root}/x", str(i).encode()))
+    wait_for(lambda: len(inbox.payloads) == 5, "the messages after it")
+    assert inbox.payloads == [b"0", b"1", b"2", b"3", b"4"]
+    assert bus.generation == generation, "the connection must not have been lost"
+    assert bus._client.unreadable == 5
+
+
+def test_an_exception_in_a_handler_leaves_the_bus_alive(broker: Broker, buses: Buses) -> None:
+    bus = buses(broker, "a")
+    seen: list[bytes] = []
+
+    def handler(delivery: Delivery) -> None:
+        seen.append(delivery.message.payload)
+        bus.ack(delivery)
+        raise RuntimeError("a defect")
+
+    bus.subscribe(f"{broker.root}/x", handler)
+    wait_for(lambda: bus.publish_and_wait(Message(f"{broker.root}/x", b"1"), 5).reached_someone, "subscription")
+    bus.publish(Message(f"{broker.root}/x", b"2"), lambda receipt: 1 / 0)  # type: ignore[arg-type,return-value]
+    bus.publish(Message(f"{broker.root}/x", b"3"))
+    wait_for(lambda: b"3" in seen, "messages after the exception")
+    assert bus.loop_age_s < 5
+
+
+def test_unacked_messages_hold_back_more_than_receive_maximum(broker: Broker, buses: Buses) -> None:
+    bus, sender = buses(broker, "a", receive_maximum=3), buses(broker, "b")
+    inbox = subscribed(bus, f"{broker.root}/x", Inbox(bus))
+    inbox.ack = False
+    sent: list[Receipt] = []
+    for i in range(10):
+        sender.publish(Message(f"{broker.root}/x", str(i).encode()), sent.append)
+    wait_for(lambda: len(sent) == 10, "every PUBACK of the broker")
+    assert len(inbox.deliveries) == 3
+    bus.ack(inbox.deliveries[0])
+    # Mosquitto 2.0.11 sends three here, not one: whoever takes messages must have room for more than the maximum.
+    wait_for(lambda: len(inbox.deliveries) > 3, "more for an ack")
+
+
+def test_subscriptions_and_acks_survive_a_broker_restart(
+    own_mosquitto: Mosquitto, settings_for: Callable[..., Broker], buses: Buses
+) -> None:
+    broker = settings_for(own_mosquitto)
+    bus, sender = buses(broker, "a", durable=True), buses(broker, "b")
+    inbox = subscribed(bus, f"$share/g/{broker.root}/x", Inbox(bus, ack=False))
+    inbox.deliveries.clear()
+    sender.publish(Message(f"{broker.root}/x", b"old"))
+    wait_for(lambda: inbox.deliveries, "the message before")
+    old = inbox.deliveries[0]
+    own_mosquitto.kill()
+    wait_for(lambda: not bus.connected and not sender.connected, "the loss of the connection")
+    receipts: list[Receipt] = []
+    sender.publish(Message(f"{broker.root}/x", b"queued"), receipts.append)
+    own_mosquitto.start()
+    wait_for(lambda: bus.connected and sender.connected, "new connections")
+    wait_for(lambda: receipts, "the PUBACK of what was queued")
+    if not receipts[0].reached_someone:  # the sender may have been back before the reader
+        wait_for(lambda: sender.publish_and_wait(Message(f"{broker.root}/x", b"queued"), 5).reached_someone, "a reader")
+    wait_for(lambda: b"queued" in inbox.payloads[1:], "the message after the restart")
+    assert not bus.is_current(old), "its mid belongs to another connection now"
+    new = inbox.deliveries[-1]
+    bus.ack(old)
+    assert bus.is_current(new)
+
+
+def test_a_filter_left_during_an_outage_is_left_on_the_broker_too(
+    tmp_path: Path, settings_for: Callable[..., Broker], buses: Buses
+) -> None:
+    mosquitto = start_mosquitto(tmp_path)
+    proxy_free = settings_for(mosquitto)
+    bus, sender = buses(proxy_free, "a", durable=True), buses(proxy_free, "b")
+    topic = f"{proxy_free.root}/x"
+    subscribed(bus, topic, Inbox(bus))
+    # Cut the connection under paho: the broker keeps the durable session and its subscription.
+    bus._client._sock_close()
+    bus.unsubscribe(topic)
+    wait_for(lambda: sender.publish_and_wait(Message(topic, b"?"), 5).code == 16, "nobody is subscribed any more")
+    mosquitto.stop()
+
+
+def test_a_refused_publish_is_told_from_an_accepted_one(tmp_path: Path, buses: Buses) -> None:
+    port = free_port()
+    acl = tmp_path / "acl"
+    acl.write_text("topic read #\ntopic write ok/#\n")
+    acl.chmod(0o600)
+    config = tmp_path / "mosquitto.conf"
+    config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nacl_file {acl}\nuser root\n")
+    mosquitto = Mosquitto(config, port)
+    bus = buses(Broker(port=port, root="ok"), "a")
+    try:
+        assert bus.publish_and_wait(Message("ok/x"), 5).accepted
+        refused = bus.publish_and_wait(Message("denied/x"), 5)
+        assert refused.code == 135 and not refused.accepted
+    finally:
+        bus.stop()
+        mosquitto.stop()
+
+
+def test_a_message_over_the_brokers_limit_is_refused_here_and_the_connection_stays(
+    tmp_path: Path, buses: Buses
+) -> None:
+    port = free_port()
+    config = tmp_path / "mosquitto.conf"
+    config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nmax_packet_size 100000\n")
+    mosquitto = Mosquitto(config, port)
+    bus = buses(Broker(port=port, root="r"), "a")
+    try:
+        generation = bus.generation
+        receipt = bus.publish_and_wait(Message("r/x", b"x" * 200_000), 5)
+        assert receipt.code == 149 and "100000" in receipt.text
+        assert bus.publish_and_wait(Message("r/x", b"x" * 1000), 5).accepted
+        assert bus.generation == generation
+    finally:
+        bus.stop()
+        mosquitto.stop()
+
+
+def test_a_second_process_with_the_same_client_id_ends_the_first_with_a_reason(broker: Broker, buses: Buses) -> None:
+    first = buses(broker, "slot")
+    buses(broker, "slot")
+    # Mosquitto 2.0.11 ends the first without a word, and each takes the session back: a fight that must be noticed.
+    wait_for(lambda: first.fatal, "the takeover", 30)
+    assert "--instance" in str(first.fatal)
+
+
+def test_no_broker_is_an_error_that_names_it() -> None:
+    bus = Bus(Broker(port=free_port()), "a")
+    bus.start()
+    try:
+        with pytest.raises(GenreError, match=r"MQTT broker 127\.0\.0\.1:\d+: no connection within 0\.3 s"):
+            bus.wait_connected(0.3)
+    finally:
+        bus.stop()
+
+
+def test_a_wrong_password_names_the_setting(tmp_path: Path) -> None:
+    port = free_port()
+    config = tmp_path / "mosquitto.conf"
+    config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous false\n")
+    mosquitto = Mosquitto(config, port)
+    bus = Bus(Broker(port=port), "a")
+    bus.start()
+    try:
+        with pytest.raises(GenreError, match="Not authorized"):
+            bus.wait_connected(1)
+    finally:
+        bus.stop()
+        mosquitto.stop()
+
+
+def test_stop_ends_in_bounded_time_although_the_broker_stands_still(
+    own_mosquitto: Mosquitto, settings_for: Callable[..., Broker], buses: Buses
+) -> None:
+    bus = buses(settings_for(own_mosquitto), "a", durable=True)
+    own_mosquitto.process.send_signal(19)
+    stopped = threading.Thread(target=bus.stop)
+    stopped.start()
+    stopped.join(5)
+    own_mosquitto.process.send_signal(18)
+    assert not stopped.is_alive()
+
+
+def test_receipts_of_many_messages_at_once_are_all_told_once(broker: Broker, buses: Buses) -> None:
+    bus = buses(broker, "a")
+    receipts: list[int] = []
+    for _ in range(3000):
+        bus.publish(Message(f"{broker.root}/x"), lambda receipt: receipts.append(receipt.code))
+    wait_for(lambda: len(receipts) == 3000, "every PUBACK")
+    assert set(receipts) == {16} and not bus._waiting and not bus._early
+
+
+def test_a_retained_will_says_offline_when_the_process_dies(broker: Broker, buses: Buses) -> None:
+    topic = f"{broker.root}/status"
+    dying = buses(broker, "dying", will=Message(topic, b"offline", retain=True))
+    watcher = Client(f"{broker.root}-watch")
+    watcher.connect(broker.port)
+    watcher.subscribe(topic)
+    dying._client._sock_close()  # no DISCONNECT: as after kill -9
+    wait_for(lambda: watcher.received, "the will")
+    assert watcher.received[0].payload == b"offline"
+    watcher.close()
