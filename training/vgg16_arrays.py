@@ -38,6 +38,7 @@ class Windowed:
         padded: whether each clip is shorter than a window and was repeated to fill one, shape [clips].
         skipped: the files that could not be read.
         key: changes with the audio files and the recipe.
+        file: where the features are.
     """
 
     features: NDArray[np.float32]
@@ -46,6 +47,7 @@ class Windowed:
     padded: NDArray[np.bool_]
     skipped: list[Skipped]
     key: str
+    file: Path
 
     @property
     def labels(self) -> NDArray[np.intp]:
@@ -75,6 +77,7 @@ def features_of(clips: Sequence[Clip], folder: Path, progress: Progress) -> Wind
         padded=np.array([padded for _, _, padded in found["clips"]], bool),
         skipped=[Skipped(**item) for item in found["skipped"]],
         key=key,
+        file=data,
     )
 
 

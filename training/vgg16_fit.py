@@ -120,6 +120,9 @@ def fit(
     weights = (len(train) / (np.count_nonzero(count) * np.maximum(count, 1)))[labels].astype(np.float32)
     for epoch in range(len(history), plan.epochs):
         order = np.random.default_rng([plan.seed, epoch]).permutation(train)
+        for layer in model.layers:
+            if getattr(layer, "seed_generator", None) is not None:  # Dropout; its state is not saved with the model.
+                layer.seed_generator.state.assign(np.array([plan.seed, epoch], np.uint32))
         batches = _Batches(inputs, labels, weights, order, plan.batch)
         begun = time.monotonic()
         told = model.fit(

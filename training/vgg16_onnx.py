@@ -20,10 +20,10 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from training.gtzan import GENRES
 from training.onnx_graph import Graph
-from training.vgg16 import BANDS, BLOCKS, FRAMES, GREY, HEAD_UNITS, TOP_DB, Weights
+from training.vgg16 import BANDS, BLOCKS, FRAMES, GREY_LEVELS, HEAD_UNITS, Weights
 
 OPSET = 13
-"""The first with a scale for each channel, which int8 needs; ONNX Runtime 1.6 and TensorRT 8.2 of JetPack 4.6 read it."""
+"""The first with a scale for each channel (int8 needs it); JetPack 4.6 has ONNX Runtime 1.6 and TensorRT 8.2 for it."""
 CALIBRATION_BATCH = 16
 
 
@@ -32,7 +32,7 @@ def float_model(weights: Weights, temperature: float = 1.0) -> onnx.ModelProto:
     graph = Graph()
     # ONNX counts channels before height and width, Keras after: kernels and the head's first layer are turned round.
     x = graph.reshape("features", (0, 1, FRAMES, BANDS))
-    x = graph.affine(x, np.array(255.0 / TOP_DB), np.array(255.0 - GREY), (1, 1, 1, 1))
+    x = graph.affine(x, np.array(GREY_LEVELS[0]), np.array(GREY_LEVELS[1]), (1, 1, 1, 1))
     height, width = FRAMES, BANDS
     for block, (convolutions, _) in enumerate(BLOCKS, 1):
         for number in range(1, convolutions + 1):
