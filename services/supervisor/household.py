@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import socket
 import sys
@@ -125,6 +126,25 @@ def service(plan: Plan, name: str, config: Path, instance: str = "1") -> Child:
     argv = [sys.executable, "-m", "services.cli", name, "--config", str(config), "--instance", instance]
     child = f"{name}-{instance}"
     return Child(child, argv, plan.log(child), clean_environment())
+
+
+def dashboard_settings(plan: Plan, settings: Settings) -> dict[str, object]:
+    """Return the dashboard's section for this run: the configured port where it is free, and a password to log in with.
+
+    It writes `now`, since the broker is this run's own.
+    """
+    if "dashboard" not in plan.ports:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if probe.connect_ex(("127.0.0.1", settings.dashboard.port)) != 0:
+                plan.ports["dashboard"] = settings.dashboard.port
+    section: dict[str, object] = {"port": plan.port("dashboard"), "publish_now": True}
+    if settings.dashboard.password_file is None:
+        file = plan.folder / "dashboard-password"
+        file.touch(mode=0o600)
+        file.write_text(secrets.token_urlsafe(9) + "\n", encoding="utf-8")
+        section["password_file"] = str(file)
+    return section
 
 
 def wait_port(child: Child, port: int, timeout_s: float) -> None:

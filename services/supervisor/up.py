@@ -73,6 +73,7 @@ class Run:
     Args:
         replicas: how many of each service.
         explicit_backend: the user chose the backend; it is then never exchanged for another.
+        page: run the dashboard, too.
     """
 
     def __init__(
@@ -83,9 +84,10 @@ class Run:
         *,
         json_lines: bool,
         explicit_backend: bool,
+        page: bool,
     ) -> None:
         self._config, self._plan, self._replicas = config, plan, replicas
-        self._json, self._explicit_backend = json_lines, explicit_backend
+        self._json, self._explicit_backend, self._page = json_lines, explicit_backend, page
         self._house = Household()
         self._observer: Observer | None = None
 
@@ -113,10 +115,22 @@ class Run:
         )
         self._observer.start()
         self._observer.bus.wait_connected(START_S)
+        if self._page:
+            self._with(dashboard=household.dashboard_settings(plan, self._config))
         path = plan.configuration(self._config)
+        if self._page:
+            self._house.add(household.service(plan, "dashboard", path))
+            self._say_where()
         for name in ("inference", "featurizer", "fetcher"):
             for number in range(1, self._replicas.get(name, 1) + 1):
                 self._house.add(household.service(plan, name, path, str(number)))
+
+    def _say_where(self) -> None:
+        page = self._config.dashboard
+        click.echo(
+            f"genre up: web page http://{page.host}:{page.port}/ (password to change streams: {page.password_file})",
+            err=True,
+        )
 
     def _start_triton(self) -> None:
         if self._config.inference.backend != "triton":
@@ -207,13 +221,19 @@ class Run:
         for child in self._house.children():
             if child.refusals >= MOST_REFUSALS:
                 words = child.last_words().removeprefix("genre: ") or "it said nothing"
+                if child.name.startswith("dashboard"):
+                    # Results matter more than their picture.
+                    click.echo(f"genre up: the web page can't be served: {words}", err=True)
+                    self._house.remove(child)
+                    continue
                 raise GenreError(child.name, f"ended {child.refusals} times at once ({words})", f"see {child.log_file}")
 
     def _note(self) -> str:
         config = self._config
         restarts = f", {self._house.restarts} restarts" if self._house.restarts else ""
+        page = f"http://{config.dashboard.host}:{config.dashboard.port}/ · " if self._page else ""
         return (
-            f"model {config.inference.model} on {config.inference.backend}{restarts} · "
+            f"{page}model {config.inference.model} on {config.inference.backend}{restarts} · "
             f"mosquitto_sub -p {config.broker.port} -t {config.broker.root}/results · "
             f"logs {self._plan.folder / 'logs'} · Ctrl-C ends all of it"
         )
@@ -296,6 +316,9 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 @click.option("--json", "json_lines", is_flag=True, help="Print one JSON object a line: results, then the ledger.")
 @click.option("--config", type=click.Path(path_type=Path), help="TOML configuration file.")
 @click.option("--port", "ports", multiple=True, metavar="PART=N", help="Use this port (broker, origin, triton, ...).")
+@click.option(
+    "--dashboard/--no-dashboard", "page", default=None, help="Serve the web page.  [default: unless --until-end]"
+)
 @click.option("--folder", type=click.Path(path_type=Path), help="Keep logs and state here.  [default: a temporary one]")
 def up(
     streams: tuple[str, ...],
@@ -307,6 +330,7 @@ def up(
     json_lines: bool,
     config: Path | None,
     ports: tuple[str, ...],
+    page: bool | None,
     folder: Path | None,
 ) -> None:
     """Run broker, origin, Triton and every service on this machine.
@@ -328,7 +352,14 @@ def up(
     except OSError as error:
         raise GenreError(str(folder), f"can't be written ({error.strerror})", "name another --folder") from error
     merged = merged.model_copy(update={"paths": settings.Paths(state_dir=folder / "state")})
-    run = Run(merged, plan, counts, json_lines=json_lines, explicit_backend=backend is not None)
+    run = Run(
+        merged,
+        plan,
+        counts,
+        json_lines=json_lines,
+        explicit_backend=backend is not None,
+        page=not until_end if page is None else page,
+    )
     before = signal.signal(signal.SIGTERM, _interrupt)
     code, clean = 1, False
     try:

@@ -1,7 +1,7 @@
 // Timelines: what each stream played, one canvas a stream. As tall as the model was sure, coloured by genre.
 import { ask, clock, colour, day, percent, say } from "./words.js";
 
-let range = 3600;
+let range = 900;
 let ahead = 0; // the dashboard's clock minus this browser's, seconds
 const lines = new Map(); // stream -> { canvas, runs: [[start, end, genre, confidence]], dirty }
 const tip = document.getElementById("tip");
