@@ -101,7 +101,8 @@ class InferenceService:
                     content_type="application/json")
             for i in range(stretch.windows)
         ]  # fmt: skip
-        return Work(results, [Ack(stretch.chunk, "done").to_message(tensor.reply_to)])
+        acks = [Ack(stretch.chunk, "done").to_message(tensor.reply_to)]
+        return Work(results, acks, needs_reader=self._config.inference.wait_for_reader)
 
     def _result(self, stretch: TensorStretch, index: int, scores: NDArray[np.float32], level_dbfs: float) -> Result:
         card, now = self._card, time.time()

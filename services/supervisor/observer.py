@@ -126,7 +126,10 @@ class Observer:
 
     def _ledger(self, payload: bytes) -> None:
         ledger = parse(Ledger, payload)
-        self._stream(ledger.stream).ledger = ledger
+        seen = self._stream(ledger.stream)
+        seen.ledger = ledger
+        if ledger.failed:  # retained, so it comes even where the event was missed
+            seen.failed = ledger.failed
 
     def _status(self, payload: bytes) -> None:
         status = parse(Status, payload)
@@ -138,7 +141,7 @@ class Observer:
         out: dict[str, dict[str, object]] = {}
         for name, seen in self.seen().items():
             ledger = seen.ledger or Ledger(stream=name)
-            values = ledger.model_dump(exclude={"stream", "in_flight", "ended"})
+            values = ledger.model_dump(exclude={"stream", "in_flight", "ended", "failed"})
             causes = values.pop("causes")
             out[name] = {**values, "results": seen.results, "duplicates": seen.duplicates, "causes": causes}
         return out
