@@ -18,12 +18,13 @@ from typing import Any
 
 import click
 
-from services import broker_access, broker_certificates
+from services import broker_access, broker_certificates, broker_units
 from services.broker_access import ROLES
 from services.broker_config import access_lists, dynamic_security, lan_config
 from services.errors import GenreError, UsageError
 
 FOLDER = Path("/etc/genre-edge/broker")
+SYSTEMD = Path("/etc/systemd/system")
 SERVICES = ("fetcher", "featurizer", "inference", "dashboard")
 PLUGIN_PLACES = (
     "usr/lib/*/mosquitto_dynamic_security.so",
@@ -190,6 +191,31 @@ def renew(folder: Path, hosts: tuple[str, ...]) -> None:
     with _writing(folder):
         certify(folder, list(hosts) or broker_certificates.hosts_of((folder / "server.crt").read_bytes()))
     click.echo(f"{folder}/server.crt is new; restart the broker")
+
+
+@broker.command()
+@in_folder
+@click.option("--host", help="Name or address the services use.  [default: the first in the certificate]")
+@click.option("--undo", is_flag=True, help="Back to the local broker without passwords.")
+def apply(folder: Path, host: str | None, undo: bool) -> None:
+    """Let Mosquitto and the services that systemd runs here use this set-up.
+
+    \b
+    Example: sudo genre broker init --host jetson.local && sudo genre broker apply
+    """
+    if undo:
+        with _writing(SYSTEMD):
+            broker_units.undo(SYSTEMD)
+        return
+    _made(folder)
+    folder = folder.absolute()
+    port = re.search(r"^listener (\d+)", (folder / "mosquitto.conf").read_text(encoding="utf-8"), re.MULTILINE)
+    if port is None:
+        raise GenreError(str(folder / "mosquitto.conf"), "has no listener", "run 'genre broker init' again")
+    with _writing(SYSTEMD):
+        name = host or broker_certificates.hosts_of((folder / "server.crt").read_bytes())[0]
+        broker_units.apply(folder, name, int(port[1]), SYSTEMD)
+    click.echo(f"mosquitto and the services use {name}:{port[1]} now")
 
 
 @broker.command()
