@@ -1,7 +1,7 @@
 """`genre broker apply`: let the systemd services of this machine, and Mosquitto's, use what `genre broker init` made.
 
-Drop-ins only, so that an upgrade of the package changes nothing of it. Passwords go by LoadCredential; systemd before 247
-(JetPack 4.6) ignores that line, so each password file also belongs to its service's account. Start at `drop_ins`.
+Drop-ins only, so that an upgrade of the package changes nothing of it. Passwords go by LoadCredential; systemd before
+247 (JetPack 4.6) ignores that, so each password file also belongs to its service's account. Start at `drop_ins`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def drop_ins(folder: Path, host: str, port: int) -> Mapping[str, str]:
     for name, unit in UNITS.items():
         secret = folder / "passwords" / name
         texts[f"{unit}.d/broker.conf"] = (
-            "# Made by 'genre broker apply'. Before systemd 247 LoadCredential is ignored and the file itself is read.\n"
+            "# Made by 'genre broker apply'. Before systemd 247 LoadCredential is ignored, and the file is read.\n"
             f"[Service]\nLoadCredential={name}:{secret}\n"
             f"Environment=GENRE_BROKER__HOST={host} GENRE_BROKER__PORT={port}\n"
             f"Environment=GENRE_BROKER__CA_FILE={folder / 'ca.crt'}\n"

@@ -18,7 +18,7 @@ MOST = 64
 
 
 def steps(service: str, wanted: int, running: list[int]) -> list[tuple[str, ...]]:
-    """Return the systemctl calls that lead from the running instances to 1..wanted; new ones start before old ones stop.
+    """Return the systemctl calls that lead from the running instances to 1..wanted; new ones start first.
 
     Instance 1 belongs to genre.target itself and is only started.
     """
