@@ -6,7 +6,6 @@ card nor the model. Start at `smoothed`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -14,7 +13,6 @@ from typing import Literal
 from services.contract import Result
 
 SPAN_S = 30.0
-_FLOOR = 1e-6
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ SILENCE = Verdict(None, 0.0, "silence", {})
 def smoothed(results: Sequence[Result], judging: Judging) -> Verdict:
     """Return the verdict on some windows of one stream; silent ones and those of other models have no vote.
 
-    n windows with correlation r weigh as n / (1 + (n - 1) r), applied to the mean of their log-probabilities.
+    The mean of n windows is raised to the power n / (1 + (n - 1) r), where r is the correlation of their errors.
     """
     heard = [each for each in results if each.kind != "silence" and each.scores]
     if not heard:
@@ -55,13 +53,10 @@ def smoothed(results: Sequence[Result], judging: Judging) -> Verdict:
     latest = heard[-1]
     heard = [each for each in heard if each.scores.keys() == latest.scores.keys() and each.model == latest.model]
     weight = len(heard) / (1 + (len(heard) - 1) * judging.window_correlation)
-    evidence = {
-        label: weight * sum(math.log(max(each.scores[label], _FLOOR)) for each in heard) / len(heard)
-        for label in latest.scores
-    }
-    best = max(evidence.values())
-    likelihood = {label: math.exp(value - best) for label, value in evidence.items()}
-    total = sum(likelihood.values())
-    scores = {label: value / total for label, value in likelihood.items()}
+    mean = {label: sum(each.scores[label] for each in heard) / len(heard) for label in latest.scores}
+    best = max(mean.values()) or 1.0
+    evidence = {label: (value / best) ** weight if value > 0 else 0.0 for label, value in mean.items()}
+    total = sum(evidence.values()) or 1.0
+    scores = {label: value / total for label, value in evidence.items()}
     genre = max(scores, key=lambda label: scores[label])
     return Verdict(genre, scores[genre], "unsure" if scores[genre] < judging.unsure_below else "music", scores)

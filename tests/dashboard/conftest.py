@@ -1,0 +1,116 @@
+"""A real dashboard process on a real broker, with a client that speaks to both."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from services.bus import Bus
+from services.contract import Topics
+from services.settings import Broker
+from tests.broker.mosquitto import free_port, wait_for
+from tests.dashboard.pretend import sent
+
+PASSWORD = "correct horse"
+OURS = {"x-genre-request": "1"}
+
+
+@dataclass
+class Running:
+    """One dashboard, its configuration and its broker."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    config: Path
+    folder: Path
+    topics: Topics
+    bus: Bus
+
+    def get(self, path: str, **options: Any) -> requests.Response:
+        return requests.get(self.url + path, timeout=10, **options)
+
+    def board(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.get("/api/board").json()
+        return found
+
+    def stream(self, name: str) -> dict[str, Any]:
+        return next((stream for stream in self.board()["streams"] if stream["name"] == name), {})
+
+    def state(self, name: str) -> str:
+        found: str = self.board()["states"].get(name, "")
+        return found
+
+    def send(self, *things: Any) -> None:
+        for message in sent(self.topics, *things):
+            assert self.bus.publish_and_wait(message, 5).accepted
+
+    def log(self) -> str:
+        return (self.folder / "log").read_text()
+
+    def logged_in(self) -> requests.Session:
+        session = requests.Session()
+        answer = session.post(self.url + "/api/login", json={"password": PASSWORD}, headers=OURS, timeout=10)
+        assert answer.status_code == 200, answer.text
+        return session
+
+
+@pytest.fixture
+def start_dashboard(tmp_path: Path, buses: Callable[..., Bus]) -> Iterator[Callable[..., Running]]:
+    """Start dashboards; they are ended after the test."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(broker: Broker, streams: tuple[str, ...] = (), **section: object) -> Running:
+        folder = tmp_path / f"dashboard{len(started)}"
+        folder.mkdir()
+        (folder / "password").write_text(PASSWORD + "\n")
+        port = free_port()
+        values = {"port": port, "password_file": str(folder / "password"), "stopped_after_s": 5, **section}
+        lines = [
+            "# a person's own words",
+            "[broker]",
+            f"port = {broker.port}",
+            f'root = "{broker.root}"',
+            "[dashboard]",
+        ]
+        lines += [f"{key} = {json.dumps(value)}" for key, value in values.items()]
+        lines += ["[paths]", f'state_dir = "{folder}/state"']
+        for name in streams:
+            lines += ["[[streams]]", f'name = "{name}"', f'url = "http://example.org/{name}.m3u8"']
+        config = folder / "genre.toml"
+        config.write_text("\n".join(lines) + "\n")
+        with (folder / "log").open("wb") as log:
+            argv = [sys.executable, "-m", "services.cli", "dashboard", "--config", str(config)]
+            process = subprocess.Popen(argv, stdout=log, stderr=subprocess.STDOUT)
+        started.append(process)
+        url = f"http://127.0.0.1:{port}"
+        running = Running(process, url, config, folder, Topics(broker.root), buses(broker, f"test{len(started)}"))
+
+        def ready() -> bool:
+            assert process.poll() is None, running.log()
+            try:
+                return requests.get(url + "/healthz", timeout=5).status_code == 200
+            except requests.ConnectionError:
+                return False
+
+        wait_for(ready, 30)
+        return running
+
+    yield start
+    for process in started:
+        process.terminate()
+    for process in started:
+        process.wait(15)
+
+
+@pytest.fixture
+def dashboard(broker: Broker, start_dashboard: Callable[..., Running]) -> Running:
+    """One dashboard with two configured streams, that writes nothing on the bus."""
+    return start_dashboard(broker, ("radio1", "radio2"))
