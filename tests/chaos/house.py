@@ -1,0 +1,189 @@
+"""The whole pipeline as real processes, with a fault proxy on every link. Start at `House`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import struct
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from services.broker_config import local_config
+from services.settings import Broker
+from services.supervisor import triton_server
+from services.supervisor.processes import Child, Household
+from tests.broker.mosquitto import PROGRAM, free_port
+from tests.chaos.proxy import FaultProxy
+from tests.chaos.recorder import Recorder
+
+ROOT = Path(__file__).resolve().parents[2]
+RESTART_S = 0.5
+
+
+@dataclass
+class Shape:
+    """What a house is made of."""
+
+    folder: Path
+    playlists: Mapping[str, str]
+    models_dir: Path
+    model: str
+    hls: Path
+    featurizers: int = 2
+    inferences: int = 2
+    persistence: bool = False
+    triton: bool = False
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def services(self) -> list[str]:
+        """Names of the service processes."""
+        inferences = [f"inference-{i + 1}" for i in range(self.inferences)]
+        return [*inferences, *(f"featurizer-{i + 1}" for i in range(self.featurizers)), "fetcher-1"]
+
+
+class House:
+    """One run. Children that nobody holds down are started again when they end, as a supervisor would."""
+
+    def __init__(self, shape: Shape) -> None:
+        self.shape = shape
+        for name in ("logs", "state", "broker"):
+            (shape.folder / name).mkdir(parents=True, exist_ok=True)
+        self.ports = {name: free_port() for name in ("broker", "origin", "triton-http", "triton", "triton-metrics")}
+        self.clock = shape.folder / "clock"
+        self.clock.write_bytes(struct.pack("d", 0.0))
+        self.held: set[str] = set()
+        self.household = Household()
+        self.children: dict[str, Child] = {}
+        self.proxies: dict[str, FaultProxy] = {}
+        self.unasked = 0
+        self.peak_broker_bytes = 0
+        self._ended_at: dict[str, float] = {}
+        self.recorder = Recorder(Broker(port=self.ports["broker"]))
+
+    # --- life ------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start everything."""
+        shape = self.shape
+        config = shape.folder / "broker" / "mosquitto.conf"
+        user = "root" if os.getuid() == 0 else None
+        config.write_text(local_config(self.ports["broker"], config.parent, shape.persistence, user))
+        assert PROGRAM is not None
+        self._add(Child("broker", [PROGRAM, "-c", str(config)], self._log("broker")))
+        origin = [sys.executable, "-m", "services.origin.serve", str(shape.hls), "--port", str(self.ports["origin"])]
+        self._add(Child("origin", origin, self._log("origin")))
+        if shape.triton:
+            ports = self.ports["triton-http"], self.ports["triton"], self.ports["triton-metrics"]
+            self._add(
+                triton_server.child(
+                    triton_server.find(),
+                    shape.models_dir,
+                    shape.model,
+                    shape.folder / "triton",
+                    ports,
+                    self._log("triton"),
+                )
+            )
+            self.proxies["triton"] = FaultProxy(self.ports["triton"])
+        self.proxies["origin"] = FaultProxy(self.ports["origin"])
+        self.recorder.start()
+        for name in shape.services():
+            self.proxies[name] = FaultProxy(self.ports["broker"])
+            self._add(self._service(name))
+
+    def keep(self) -> None:
+        """Start again what ended and is not held down; note the broker's memory."""
+        now = time.monotonic()
+        for name, child in self.children.items():
+            if child.alive or name in self.held:
+                self._ended_at.pop(name, None)
+            elif name not in self._ended_at:
+                self._ended_at[name] = now
+                self.unasked += 1
+            elif now - self._ended_at[name] > RESTART_S:
+                del self._ended_at[name]
+                child.start()
+        if (broker := self.process("broker")) is not None:
+            with contextlib.suppress(psutil.Error):
+                self.peak_broker_bytes = max(self.peak_broker_bytes, broker.memory_info().rss)
+
+    def end(self) -> list[str]:
+        """End everything; return what was left over: processes that name this run's folder."""
+        self.recorder.bus.stop()
+        for proxy in self.proxies.values():
+            proxy.close()
+        self.household.end()
+        left = []
+        for process in psutil.process_iter(["pid", "cmdline"]):
+            line = " ".join(process.info["cmdline"] or [])
+            if str(self.shape.folder) in line and process.pid != os.getpid():
+                left.append(line)
+        return left
+
+    # --- inside ----------------------------------------------------------------------------------------------------
+
+    def process(self, name: str) -> psutil.Process | None:
+        """Return a child's process, where it runs."""
+        child = self.children[name]
+        if not child.alive or child.process is None:
+            return None
+        try:
+            return psutil.Process(child.process.pid)
+        except psutil.NoSuchProcess:
+            return None
+
+    def set_clock(self, offset_s: float) -> None:
+        """Set every service's wall clock wrong."""
+        with self.clock.open("r+b") as file:
+            file.write(struct.pack("d", offset_s))
+
+    def _add(self, child: Child) -> None:
+        self.children[child.name] = self.household.add(child)
+
+    def _log(self, name: str) -> Path:
+        return self.shape.folder / "logs" / f"{name}.log"
+
+    def _service(self, name: str) -> Child:
+        service, instance = name.rsplit("-", 1)
+        origin = self.proxies["origin"].port
+        streams = [{"name": s, "url": f"http://127.0.0.1:{origin}/{path}"} for s, path in self.shape.playlists.items()]
+        retry = {"attempts": 100, "first_wait_s": 0.1, "longest_wait_s": 1.0}
+        settings: dict[str, dict[str, Any]] = {
+            "broker": {"port": self.proxies[name].port, "keepalive_s": 4, "session_expiry_s": 6},
+            "hls": {
+                "playlist_retry": retry,
+                "segment_retry": retry,
+                "read_timeout_s": 3.0,
+                "connect_timeout_s": 3.0,
+            },
+            "fetcher": {"cursor_interval_s": 0.5, "ack_timeout_s": 1.0},
+            "inference": {
+                "model": self.shape.model,
+                "models_dir": str(self.shape.models_dir),
+                "backend": "triton" if self.shape.triton else "onnx",
+                "wait_for_reader": True,
+            },
+            "paths": {"state_dir": str(self.shape.folder / "state")},
+            "log": {"level": "info"},
+        }
+        if self.shape.triton:
+            settings["inference"]["triton_url"] = f"127.0.0.1:{self.proxies['triton'].port}"
+        for section, values in self.shape.settings.items():
+            settings[section] = {**settings[section], **values}
+        path = self.shape.folder / f"{name}.json"
+        path.write_text(json.dumps({**settings, "streams": streams}))
+        env = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(ROOT / "tests" / "chaos" / "clock"), str(ROOT)]),
+            "CHAOS_CLOCK": str(self.clock),
+            "OMP_NUM_THREADS": "1",
+        }
+        argv = [sys.executable, "-m", "services.cli", service, "--config", str(path), "--instance", instance]
+        return Child(name, argv, self._log(name), env)

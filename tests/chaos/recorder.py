@@ -1,0 +1,81 @@
+"""What a careful reader of results would have: every result by id, every copy compared, ledgers, dead letters.
+
+It speaks to the broker directly and no fault touches it: it is the witness. Start at `Recorder`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from typing import Any
+
+from services.bus import Bus, Delivery
+from services.contract import Dead, Event, Ledger, Result, Topics, parse
+from services.settings import Broker
+
+TIMESTAMPS = ("published_at", "latency_ms", "observed_at")
+"""observed_at is one where the stream has no EXT-X-PROGRAM-DATE-TIME: then it says when the audio arrived."""
+
+
+class Recorder:
+    """Reads everything that is promised to users, and keeps it."""
+
+    def __init__(self, broker: Broker) -> None:
+        topics = Topics(broker.root)
+        self.results: dict[str, dict[str, Any]] = {}
+        self.differing: list[str] = []
+        self.duplicates = 0
+        self.ledgers: dict[str, Ledger] = {}
+        self.dead: list[Dead] = []
+        self.events: Counter[str] = Counter()
+        self.strange: list[str] = []
+        self._lock = threading.Lock()
+        self.bus = Bus(broker, f"{broker.root}-recorder", durable=True, receive_maximum=1000)
+        for topic, take in (
+            (topics.results, self._result),
+            (topics.ledger("+"), self._ledger),
+            (topics.dead, self._dead),
+            (topics.events, self._event),
+        ):
+            self.bus.subscribe(topic, self._acking(take))
+
+    def start(self) -> None:
+        """Connect and subscribe."""
+        self.bus.start()
+        self.bus.wait_connected(20)
+
+    def _acking(self, take: Any) -> Any:
+        def handler(delivery: Delivery) -> None:
+            try:
+                with self._lock:
+                    take(delivery.message.payload)
+            except Exception as error:
+                self.strange.append(f"{delivery.message.topic}: {error}")
+            finally:
+                self.bus.ack(delivery)
+
+        return handler
+
+    def _result(self, payload: bytes) -> None:
+        values = parse(Result, payload).model_dump(exclude=set(TIMESTAMPS))
+        known = self.results.setdefault(values["id"], values)
+        if known is not values:
+            self.duplicates += 1
+            if known != values:
+                self.differing.append(values["id"])
+
+    def _ledger(self, payload: bytes) -> None:
+        ledger = parse(Ledger, payload)
+        if not ledger.adds_up:
+            self.strange.append(f"a ledger that does not add up: {ledger}")
+        self.ledgers[ledger.stream] = ledger
+
+    def _dead(self, payload: bytes) -> None:
+        self.dead.append(parse(Dead, payload))
+
+    def _event(self, payload: bytes) -> None:
+        self.events[parse(Event, payload).kind] += 1
+
+    def all_ended(self, streams: int) -> bool:
+        """Whether every stream is over and accounted for."""
+        return len(self.ledgers) == streams and all(ledger.ended for ledger in self.ledgers.values())

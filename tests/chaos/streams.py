@@ -1,0 +1,75 @@
+"""What the chaos run listens to: real music as VOD, each piece several times over, and a model that is cheap.
+
+The playlist repeats a piece after a discontinuity, so a stream is as long as wanted and has many epochs. The model is
+a real ONNX file with a real card: its answers depend on every frame, and cost next to nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from services.origin.package import Packaging, package_folder
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def package(music: Path, out: Path, loops: int, most: int) -> dict[str, str]:
+    """Package pieces and return playlist paths by stream name."""
+    done = package_folder(music, out, Packaging(coder="fast", segment_s=4.0))
+    return {name: _looped(out, name, loops) for name in sorted(done.names.values())[:most]}
+
+
+def _looped(out: Path, name: str, loops: int) -> str:
+    multivariant = (out / f"{name}.m3u8").read_text()
+    media = next(line for line in multivariant.splitlines() if line and not line.startswith("#"))
+    lines = (out / media).read_text().splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith(("#EXTINF", "#EXT-X-MAP")))
+    head, body = lines[:first], [line for line in lines[first:] if line != "#EXT-X-ENDLIST"]
+    folder = str(Path(media).parent)
+    body = [line if line.startswith("#") else f"{folder}/{line}" for line in body]
+    body = [re.sub(r'URI="([^"]+)"', rf'URI="{folder}/\1"', line) for line in body]
+    text = "\n#EXT-X-DISCONTINUITY\n".join(["\n".join(body)] * loops)
+    (out / f"{name}-looped.m3u8").write_text("\n".join([*head, text, "#EXT-X-ENDLIST", ""]))
+    return f"{name}-looped.m3u8"
+
+
+def tiny_model(models_dir: Path) -> str:
+    """Write a model "tiny" that takes musicnn's recipe; return its name."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    source, folder = ROOT / "models" / "musicnn", models_dir / "tiny"
+    (folder / "1").mkdir(parents=True)
+    card = json.loads((source / "card.json").read_text())
+    frames, bands = card["recipe"]["frames"], card["recipe"]["bands"]
+    weights = np.random.default_rng(1).normal(size=(bands, len(card["labels"]))).astype(np.float32)
+    over_time = np.random.default_rng(2).normal(size=(1, frames)).astype(np.float32) / 10
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["over_time", "features"], ["pooled"]),
+            helper.make_node("Squeeze", ["pooled"], ["flat"], axes=[1]),
+            helper.make_node("MatMul", ["flat", "weights"], ["logits"]),
+            helper.make_node("Softmax", ["logits"], ["scores"], axis=1),
+        ],
+        "tiny",
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", frames, bands])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", len(card["labels"])])],
+        [numpy_helper.from_array(over_time, "over_time"), numpy_helper.from_array(weights, "weights")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 12)], ir_version=7)
+    onnx.checker.check_model(model)
+    content = model.SerializeToString()
+    (folder / "1" / "model.onnx").write_bytes(content)
+    shutil.copy(source / "1" / "model.py", folder / "1" / "model.py")
+    config = (source / "config.pbtxt").read_text().replace('"musicnn"', '"tiny"')
+    (folder / "config.pbtxt").write_text(config)
+    entry = {**card["files"][0], "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    card.update(name="tiny", files=[entry], parameters=int(weights.size + over_time.size))
+    (folder / "card.json").write_text(json.dumps(card))
+    return "tiny"
