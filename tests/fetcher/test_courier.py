@@ -1,0 +1,282 @@
+"""The courier against a real broker: credits, redelivery, probes, and giving up only what is hopeless."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from services.bus import Bus, Delivery
+from services.contract import WINDOW, Ack, Dead, Message, PcmChunk, Stretch, Topics, parse
+from services.fetcher.chunks import Cut
+from services.fetcher.courier import Courier, RetransmissionTimer
+from services.fetcher.heard import Bookmark
+from services.settings import Broker, Fetcher
+from tests.broker.mosquitto import Mosquitto, wait_for
+
+Buses = Callable[..., Bus]
+
+
+def cut(number: int, stream: str = "radio", *, live: bool = False) -> Cut:
+    stretch = Stretch(
+        stream=stream, epoch=0, first_sample=33_000 * number, windows=1, hop=33_000, received_at=1.0, observed_at=1.0
+    )
+    return Cut(stretch, np.zeros(WINDOW, np.int16), 33_000, Bookmark(0, 0, 33_000 * number), live)
+
+
+@dataclass
+class Pipeline:
+    """What stands for featurizer and inference: says of each chunk what the test wants."""
+
+    bus: Bus
+    root: str
+    say: Callable[[PcmChunk], str | None] = lambda chunk: "done"
+    seen: list[PcmChunk] = field(default_factory=list)
+
+    def __call__(self, delivery: Delivery) -> None:
+        chunk = PcmChunk.from_message(delivery.message)
+        self.seen.append(chunk)
+        outcome = self.say(chunk)
+        if outcome is not None:
+            self.bus.publish(Ack(chunk.stretch.chunk, outcome, "why").to_message(chunk.reply_to))  # type: ignore[arg-type]
+        self.bus.ack(delivery)
+
+    def listen(self) -> None:
+        self.bus.subscribe(f"$share/g/{self.root}/pcm/+", self)
+
+    @property
+    def numbers(self) -> list[int]:
+        return [chunk.stretch.first_sample // 33_000 for chunk in self.seen]
+
+
+class Fixture:
+    """A courier with its ticks, and a pipeline that does not listen yet."""
+
+    def __init__(self, broker: Broker, buses: Buses, **changes: object) -> None:
+        self.topics = Topics(broker.root)
+        self.bus = buses(broker, "fetcher", durable=True)
+        self.pipeline = Pipeline(buses(broker, "pipeline", receive_maximum=1000), broker.root)
+        self.settled: dict[int, str] = {}
+        self.lost: list[tuple[str, str, str]] = []
+        self.dead: list[Dead] = []
+        settings = Fetcher.model_validate({"ack_timeout_s": 0.2, "ack_timeout_max_s": 1.0, **changes})
+        self.courier = Courier(self.bus, self.topics, "1", settings, self._lost)
+        self.courier.start()
+        self.stop = threading.Event()
+        self.pipeline.bus.subscribe(self.topics.dead, self._dead)
+        self.thread = threading.Thread(target=self._tick, daemon=True)
+        self.thread.start()
+
+    def _lost(self, lost: Cut, cause: str, reason: str) -> None:
+        self.lost.append((lost.stretch.chunk, cause, reason))
+
+    def _dead(self, delivery: Delivery) -> None:
+        self.dead.append(parse(Dead, delivery.message.payload))
+        self.pipeline.bus.ack(delivery)
+
+    def _tick(self) -> None:
+        while not self.stop.wait(0.02):
+            self.courier.tick()
+
+    def send(self, *numbers: int, stream: str = "radio", live: bool = False) -> None:
+        for number in numbers:
+            self.courier.send(
+                cut(number, stream, live=live), lambda cause, n=number: self.settled.update({n: cause}), self.stop
+            )
+
+
+@pytest.fixture
+def made(broker: Broker, buses: Buses) -> Iterator[Callable[..., Fixture]]:
+    all_made: list[Fixture] = []
+
+    def make(on: Broker = broker, **changes: object) -> Fixture:
+        all_made.append(Fixture(on, buses, **changes))
+        return all_made[-1]
+
+    yield make
+    for fixture in all_made:
+        fixture.stop.set()
+        fixture.thread.join(5)
+
+
+def test_chunks_are_settled_by_their_acks_and_sent_once(made: Callable[..., Fixture]) -> None:
+    f = made(ack_timeout_s=5)
+    f.pipeline.listen()
+    f.send(*range(6))
+    wait_for(lambda: len(f.settled) == 6, "all acks")
+    assert set(f.settled.values()) == {""} and sorted(set(f.pipeline.numbers)) == list(range(6))
+    assert f.courier.outstanding("radio") == 0
+
+
+def test_no_more_than_the_credits_are_under_way(made: Callable[..., Fixture]) -> None:
+    f = made(credits_per_stream=3, credits=5, ack_timeout_s=60)
+    f.pipeline.say = lambda chunk: None
+    f.pipeline.listen()
+    threads = [threading.Thread(target=f.send, args=range(10), kwargs={"stream": s}, daemon=True) for s in ("a", "b")]
+    for thread in threads:
+        thread.start()
+    wait_for(lambda: f.courier.outstanding("a") + f.courier.outstanding("b") == 5, "the credits are used up")
+    assert max(f.courier.outstanding("a"), f.courier.outstanding("b")) <= 3
+    f.pipeline.say = lambda chunk: "done"
+    for chunk in list(f.pipeline.seen):
+        f.pipeline.bus.publish(Ack(chunk.stretch.chunk, "done").to_message(chunk.reply_to))
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+    wait_for(lambda: len(f.settled) == 10, "all acks")
+
+
+def test_a_chunk_swallowed_by_a_replica_is_sent_again_and_nothing_is_lost(made: Callable[..., Fixture]) -> None:
+    f = made(credits_per_stream=20)
+    f.pipeline.say = lambda chunk: None if chunk.stretch.attempt < 3 and chunk.stretch.first_sample == 0 else "done"
+    f.pipeline.listen()
+    f.send(0)
+    for number in range(1, 30):
+        f.send(number)
+    wait_for(lambda: f.settled.get(0) == "", "the chunk that was swallowed twice")
+    assert f.lost == []
+
+
+def test_with_nobody_listening_chunks_wait_and_flow_again_at_once(made: Callable[..., Fixture]) -> None:
+    f = made()
+    f.send(*range(8))
+    wait_for(lambda: all(p.unheard for p in list(f.courier._parcels.values())), "the broker says nobody listens")
+    f.pipeline.listen()
+    began = time.monotonic()
+    wait_for(lambda: len(f.settled) == 8, "all acks")
+    assert time.monotonic() - began < 5 and f.lost == []
+
+
+def test_a_dead_pipeline_is_probed_and_not_flooded(made: Callable[..., Fixture]) -> None:
+    f = made(credits_per_stream=50, ack_timeout_s=0.1, ack_timeout_max_s=60)
+    f.pipeline.say = lambda chunk: None
+    f.pipeline.listen()
+    wait_for(lambda: f.pipeline.bus.publish_and_wait(cut_message(f), 5).reached_someone, "the pipeline")
+    f.send(*range(50))
+    wait_for(lambda: len(f.pipeline.seen) > 53, "some probes")
+    probes = [chunk for chunk in f.pipeline.seen if chunk.stretch.attempt > 1]
+    assert len(probes) <= 6, "doubling waits: a handful within seconds, not fifty at once"
+    f.pipeline.say = lambda chunk: "done"
+    wait_for(lambda: len(f.settled) == 50, "all acks once it is back", 60)
+    assert f.lost == []
+
+
+def cut_message(f: Fixture) -> Message:
+    chunk = cut(999, "other")
+    return PcmChunk(chunk.stretch, chunk.pcm, f.topics.acks("x")).to_message(f.topics)
+
+
+def test_only_a_chunk_that_others_overtook_often_is_given_up_with_a_letter(made: Callable[..., Fixture]) -> None:
+    f = made(give_up_after=4, ack_timeout_s=0.05, ack_timeout_max_s=0.1)
+    f.pipeline.say = lambda chunk: None if chunk.stretch.first_sample == 0 else "done"
+    f.pipeline.listen()
+    f.send(0)
+    numbers = iter(range(1, 100_000))
+    wait_for(lambda: f.lost or f.send(next(numbers)), "the hopeless chunk is given up", 30)
+    assert f.lost[0][:2] == ("radio/0/0/1", "no-answer") and f.settled[0] == "no-answer"
+    wait_for(lambda: f.dead, "its letter")
+    assert f.dead[0].chunk == "radio/0/0/1" and f.dead[0].service == "fetcher"
+
+
+def test_a_long_outage_of_the_broker_loses_nothing(
+    own_mosquitto: Mosquitto, settings_for: Callable[..., Broker], made: Callable[..., Fixture]
+) -> None:
+    f = made(settings_for(own_mosquitto), give_up_after=3, ack_timeout_s=0.05, ack_timeout_max_s=0.1)
+    f.pipeline.listen()
+    f.send(0, 1)
+    wait_for(lambda: len(f.settled) == 2, "the first acks")
+    f.pipeline.say = lambda chunk: None
+    f.send(2, 3, 4)
+    wait_for(lambda: {2, 3, 4} <= set(f.pipeline.numbers), "they are with the pipeline")
+    own_mosquitto.kill()
+    wait_for(lambda: not f.bus.connected, "the loss of the broker")
+    f.send(5)
+    ticks = time.monotonic() + 1.5  # thirty timeouts
+    wait_for(lambda: time.monotonic() > ticks, "time goes by")
+    f.pipeline.say = lambda chunk: "done"
+    own_mosquitto.start()
+    wait_for(lambda: len(f.settled) == 6, "every ack", 30)
+    assert f.lost == [] and set(f.settled.values()) == {""}
+
+
+def test_a_live_chunk_too_old_is_dropped_and_said(made: Callable[..., Fixture]) -> None:
+    f = made(max_age_s=0.3, credits_per_stream=2)
+    f.send(0, 1, 2, live=True)
+    wait_for(lambda: len(f.settled) == 3, "all are given up")
+    assert set(f.settled.values()) == {"stale"} and {cause for _, cause, _ in f.lost} == {"stale"}
+    assert f.courier.outstanding("radio") == 0
+
+
+def test_a_recorded_chunk_is_never_too_old(made: Callable[..., Fixture]) -> None:
+    f = made(max_age_s=0.1)
+    f.send(0)
+    waited = time.monotonic() + 0.5
+    wait_for(lambda: time.monotonic() > waited, "time goes by")
+    f.pipeline.listen()
+    wait_for(lambda: f.settled == {0: ""}, "its ack")
+
+
+def test_setting_the_clock_makes_no_chunk_stale(made: Callable[..., Fixture], monkeypatch: pytest.MonkeyPatch) -> None:
+    f = made(max_age_s=20)
+    f.send(0, live=True)
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 86_400)
+    f.pipeline.listen()
+    wait_for(lambda: f.settled == {0: ""}, "its ack")
+
+
+def test_a_dead_ack_is_a_loss_with_its_reason(made: Callable[..., Fixture]) -> None:
+    f = made()
+    f.pipeline.say = lambda chunk: "dead"
+    f.pipeline.listen()
+    f.send(0)
+    wait_for(lambda: f.settled == {0: "dead"}, "the loss")
+    assert f.lost == [("radio/0/0/1", "dead", "why")]
+
+
+@pytest.mark.parametrize("correlation", [None, b"", b"\xff\xfe", b"radio/0/999/1", b"x" * 60_000])
+def test_strange_acks_settle_nothing(made: Callable[..., Fixture], correlation: bytes | None) -> None:
+    f = made()
+    f.send(0)
+    for properties in ((), (("outcome", "done"),), (("outcome", "paid"),)):
+        receipt = f.pipeline.bus.publish_and_wait(
+            Message(f.topics.acks("1"), b"", correlation=correlation, properties=properties), 5
+        )
+        assert receipt.accepted
+    f.pipeline.listen()
+    wait_for(lambda: f.settled == {0: ""}, "the real ack")
+
+
+def test_the_stage_that_holds_a_chunk_is_named(made: Callable[..., Fixture]) -> None:
+    f = made()
+    f.pipeline.say = lambda chunk: "featurized" if chunk.stretch.attempt > 2 else None
+    f.pipeline.listen()
+    f.send(0)
+    wait_for(lambda: f.courier.stuck_stage("radio") == "featurizer", "no sign from the featurizer")
+    wait_for(lambda: f.courier.stuck_stage("radio") == "inference", "the featurizer passed it on")
+
+
+def test_a_stream_that_is_taken_off_gives_its_credits_back(made: Callable[..., Fixture]) -> None:
+    f = made(credits_per_stream=4)
+    f.send(0, 1, 2, 3)
+    f.courier.forget("radio")
+    assert f.courier.outstanding("radio") == 0
+    f.pipeline.listen()
+    f.send(0, 1, 2, 3)
+    wait_for(lambda: len(f.settled) == 4, "the same chunks, sent by the next listener")
+    assert f.courier.wait_settled(1)
+
+
+def test_the_timer_learns_from_copies_that_were_not_needed() -> None:
+    timer = RetransmissionTimer(1.0, 60.0)
+    assert timer.timeout_s == 1.0
+    for _ in range(20):
+        timer.learn(8.0)
+    assert 8.0 <= timer.timeout_s < 12.0
+    for _ in range(60):
+        timer.learn(0.1)
+    assert timer.timeout_s == 1.0
