@@ -13,11 +13,6 @@ import click
 
 from training import fitted, heads, taggrams
 
-HEADS = {
-    "discriminant": heads.discriminant(0.1),
-    "logistic": heads.logistic(0.02),
-}
-
 
 @click.command()
 @click.option(
@@ -26,7 +21,7 @@ HEADS = {
 @click.option(
     "--artists", type=click.Path(path_type=Path), required=True, help="CSV file with the columns clip, artist."
 )
-@click.option("--head", type=click.Choice(sorted(HEADS)), default="discriminant", show_default=True)
+@click.option("--head", type=click.Choice(sorted(heads.FITTERS)), default="gaussians", show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("results/head.npz"), show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def fit(tags: Path, artists: Path, head: str, out: Path, as_json: bool) -> None:
@@ -37,8 +32,7 @@ def fit(tags: Path, artists: Path, head: str, out: Path, as_json: bool) -> None:
     """
     data = taggrams.load(tags, artists)
     begun = time.process_time()
-    inputs = heads.log_tags(data.tags)
-    made, found = heads.fit(HEADS[head], inputs, data.clip_of, data.clips)
+    made, found = heads.fit(heads.FITTERS[head], data.tags, data.clip_of, data.clips)
     about = {
         "head": head,
         "protocol": "5-fold cross-validation by artist on the training clips, 3 repetitions",

@@ -8,15 +8,19 @@ from __future__ import annotations
 import json
 import tempfile
 import zipfile
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from services.errors import GenreError
+from training.gaussians import Gaussians
 from training.gtzan import GENRES
-from training.heads import Head
+from training.heads import Head, Linear
 from training.musicnn import TAGS
+
+KINDS: dict[str, type[Gaussians] | type[Linear]] = {"gaussians": Gaussians, "linear": Linear}
 
 
 def save(path: Path, head: Head, about: dict[str, Any]) -> None:
@@ -25,10 +29,9 @@ def save(path: Path, head: Head, about: dict[str, Any]) -> None:
     Raises:
         GenreError: where path can't be written.
     """
-    arrays: dict[str, Any] = {}
-    for place, (weights, bias) in enumerate(head.layers):
-        arrays[f"weights{place}"], arrays[f"bias{place}"] = weights, bias
-    text = json.dumps({**about, "temperature": head.temperature, "correlation": head.correlation})
+    arrays = vars(head.classifier)
+    kind = next(name for name, made in KINDS.items() if isinstance(head.classifier, made))
+    text = json.dumps({**about, "kind": kind, "temperature": head.temperature, "correlation": head.correlation})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npz", delete=False) as scratch:
@@ -48,17 +51,22 @@ def load(path: Path) -> tuple[Head, dict[str, Any]]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             about: dict[str, Any] = json.loads(str(archive["about"]))
-            count = sum(name.startswith("weights") for name in archive.files)
-            layers = tuple((archive[f"weights{i}"], archive[f"bias{i}"]) for i in range(count))
+            made = KINDS[about.pop("kind")]
+            arrays = {field.name: np.asarray(archive[field.name], np.float64) for field in fields(made)}
         temperature, correlation = float(about.pop("temperature")), float(about.pop("correlation"))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
         raise GenreError(str(path), f"is not a fitted head ({error})", remedy) from error
-    widths = [len(TAGS), *(len(bias) if bias.ndim == 1 else -1 for _, bias in layers)]
-    for place, (weights, _) in enumerate(layers):
-        if weights.shape != (widths[place], widths[place + 1]):
-            raise GenreError(str(path), f"layer {place} has weights of shape {list(weights.shape)}", remedy)
-    if not layers or widths[-1] != len(GENRES):
-        raise GenreError(str(path), f"gives {widths[-1]} scores, not {len(GENRES)}", remedy)
-    if not all(np.isfinite(part).all() for layer in layers for part in layer) or not temperature > 0:
-        raise GenreError(str(path), "holds values that are not finite", remedy)
-    return Head(layers, temperature, correlation), about
+    tags, genres = len(TAGS), len(GENRES)
+    shapes = {
+        Gaussians: {"means": (genres, tags), "whiten": (genres, tags, tags), "constants": (genres,)},
+        Linear: {"weights": (tags, genres), "bias": (genres,)},
+    }[made]
+    for name, shape in shapes.items():
+        if arrays[name].shape != shape:
+            found = list(arrays[name].shape)
+            raise GenreError(str(path), f"{name} has the shape {found}, not {list(shape)}", remedy)
+        if not np.isfinite(arrays[name]).all():
+            raise GenreError(str(path), f"{name} holds values that are not finite", remedy)
+    if not temperature > 0:
+        raise GenreError(str(path), f"temperature is {temperature}", remedy)
+    return Head(made(**arrays), temperature, correlation), about

@@ -119,6 +119,11 @@ def log_softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
 
 
+def softmax(logits: NDArray[np.floating]) -> Scores:
+    """Return probabilities of logits over the last axis."""
+    return np.asarray(np.exp(log_softmax(logits)), np.float32)
+
+
 def fit_temperature(logits: NDArray[np.floating], labels: Ints) -> float:
     """Return the temperature with the least cross-entropy; logits must be of windows that were not trained on."""
 

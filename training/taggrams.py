@@ -19,8 +19,6 @@ from training.musicnn import TAGS
 
 _COLUMNS = "X (windows x 50), Y (0-9, genres in alphabetical order) and IDS (clip of each window)"
 _REMEDY = f"give a .npz with {_COLUMNS}"
-SMALLEST = 1e-4
-"""Added to an activation before its logarithm, so that a tag that is certainly absent does not rule the sum."""
 
 
 @dataclass(frozen=True)
