@@ -366,8 +366,13 @@ def up(
         run.start(music, until_end)
         code = run.watch(until_end)
         clean = code == 0
+        if not clean:
+            click.echo(f"genre up: logs are in {folder / 'logs'}", err=True)
     except KeyboardInterrupt:
         code, clean = (130 if until_end else 0), True
+    except GenreError as error:
+        clean = str(folder) not in str(error)  # logs are kept where the error sends the reader to them
+        raise
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
@@ -376,8 +381,6 @@ def up(
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if clean and not keep:
             shutil.rmtree(folder, ignore_errors=True)
-        elif not clean:
-            click.echo(f"genre up: logs are in {folder / 'logs'}", err=True)
     sys.exit(code)
 
 
