@@ -6,7 +6,6 @@ Deterministic: the same packets give the same samples, bit for bit. Start at `De
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import gcd
 
 import av
@@ -19,28 +18,27 @@ from services.fetcher.heard import SAMPLE_RATE
 
 LOWEST_RATE, HIGHEST_RATE, MOST_CHANNELS = 4_000, 384_000, 32
 FULL_SCALE = 32_768.0
+# No decoder gives more of good data; a filter would spread a broken value over its neighbours.
+LOUDEST = 16.0
+# Samples at the native rate: one float32 array a channel.
+Native = tuple[NDArray[np.float32], ...]
 
 
-@dataclass(frozen=True)
-class Frame:
-    """A decoded frame: one float32 array a channel, full scale 1.0; pts in ticks of its packet's time base."""
-
-    rate: int
-    channels: tuple[NDArray[np.float32], ...]
-    pts: int | None = None
-
-    @property
-    def samples(self) -> int:
-        """Return its length in native samples."""
-        return len(self.channels[0])
+class FormatChangedError(Exception):
+    """A packet decodes to another rate or number of channels than those before it."""
 
 
 class Decoder:
-    """A codec that lives for one epoch.
+    """A codec that lives for one epoch, and the samples it gave that were not yet taken.
 
     Args:
         codec: libav's name of the decoder, e.g. "aac", "mp3float" (the one named "mp3" computes in fixed point).
         extradata: from the container, where the codec needs it.
+
+    Attributes:
+        rate, channels: of its output; 0 before the first frame.
+        first_pts: timestamp of the first frame, in ticks of its packet.
+        waiting: native samples that `take` would return.
     """
 
     def __init__(self, codec: str, extradata: bytes | None) -> None:
@@ -54,75 +52,100 @@ class Decoder:
             # Noise for the bands that were not coded comes from the frame's own bytes, not from the decoder's past:
             # then a restart in mid-epoch gives the same samples.
             context.options = {"cons_noisegen": "1"}
-        self._context = context
+        self._decode = context.decode
+        self._fifo = av.AudioFifo()
+        self.rate = self.channels = self.waiting = 0
+        self.first_pts: int | None = None
 
-    def decode(self, packet: av.Packet | None) -> list[Frame]:
-        """Decode a packet; None drains what the codec still holds.
+    def decode(self, packet: av.Packet | None) -> int:
+        """Decode a packet and keep its samples; None drains what the codec still holds.
+
+        Returns:
+            The number of native samples that it gave.
 
         Raises:
+            FormatChangedError: it belongs to another epoch; nothing of it was kept.
             av.error.FFmpegError: the packet is damaged; later ones may be fine.
         """
-        return [_frame(frame) for frame in self._context.decode(packet) if frame.samples]
+        given = 0
+        for frame in self._decode(packet):
+            if not self.rate:
+                self._begin(frame)
+            frame.pts = None  # else the FIFO insists on timestamps without the least jitter
+            try:
+                self._fifo.write(frame)
+            except ValueError as error:
+                if frame.sample_rate == self.rate and frame.layout.nb_channels == self.channels:
+                    raise
+                raise FormatChangedError from error
+            given += frame.samples
+        self.waiting += given
+        return given
+
+    def _begin(self, frame: av.AudioFrame) -> None:
+        """Take the format from the first frame."""
+        channels = frame.layout.nb_channels
+        if not (LOWEST_RATE <= frame.sample_rate <= HIGHEST_RATE and 0 < channels <= MOST_CHANNELS):
+            raise av.error.InvalidDataError(0, f"{frame.sample_rate} Hz, {channels} channels")
+        self.rate, self.channels, self.first_pts = frame.sample_rate, channels, frame.pts
+
+    def take(self) -> Native:
+        """Return the samples kept so far, full scale 1.0.
+
+        One FIFO in C joins the frames: an array a frame costs more than decoding it.
+        """
+        frame = self._fifo.read() if self.waiting else None
+        self._fifo, self.waiting = av.AudioFifo(), 0  # a new one: the old would keep its memory, times hundreds
+        return () if frame is None else _floats(frame)
 
 
-def _frame(frame: av.AudioFrame) -> Frame:
-    """Take the samples out of a libav frame, as float32 a channel."""
-    kind, count = frame.format.name, frame.samples
-    channels = frame.layout.nb_channels
-    if not (LOWEST_RATE <= frame.sample_rate <= HIGHEST_RATE and 0 < channels <= MOST_CHANNELS):
-        raise av.error.InvalidDataError(0, f"{frame.sample_rate} Hz, {channels} channels")
-    if kind == "fltp":  # what AAC, MP3, AC-3 and Opus give: no copy
-        planes = tuple(np.frombuffer(plane, np.float32, count) for plane in frame.planes)
-        return Frame(frame.sample_rate, planes, frame.pts)
+def _floats(frame: av.AudioFrame) -> Native:
+    """Return the samples of a frame as float32."""
+    if frame.format.name == "fltp":  # what AAC, MP3, AC-3 and Opus give: no copy
+        return tuple(np.frombuffer(plane, np.float32, frame.samples) for plane in frame.planes)
     samples = frame.to_ndarray()
     if not frame.format.is_planar:
-        samples = samples.reshape(-1, channels).T
-    if samples.dtype == np.uint8:
-        scaled = (samples.astype(np.float32) - 128.0) / 128.0
+        samples = samples.reshape(-1, frame.layout.nb_channels).T
+    scaled = samples.astype(np.float32)
+    if samples.dtype.kind == "u":
+        scaled = (scaled - np.float32(128.0)) / np.float32(128.0)
     elif samples.dtype.kind == "i":
         scaled = (samples / -float(np.iinfo(samples.dtype).min)).astype(np.float32)
-    else:
-        scaled = samples.astype(np.float32)
-    return Frame(frame.sample_rate, tuple(scaled), frame.pts)
+    return tuple(scaled)
 
 
-def joined(frames: list[Frame]) -> NDArray[np.float32]:
-    """Join frames of one format: shape (channels, samples)."""
-    if not frames:
-        return np.zeros((1, 0), np.float32)
-    return np.stack([np.concatenate(channel) for channel in zip(*(frame.channels for frame in frames), strict=True)])
-
-
-def mono(native: NDArray[np.float32]) -> NDArray[np.float64]:
+def mono(native: Native) -> NDArray[np.float32]:
     """Mix to mono: the mean of all channels. What a broken stream makes of NaN and infinity becomes silence."""
-    mixed: NDArray[np.float64] = native[0].astype(np.float64)
+    mixed = np.array(native[0])
     for channel in native[1:]:
         mixed += channel
     if len(native) > 1:
-        mixed /= len(native)
-    if mixed.size and not np.isfinite(mixed.sum()):
-        mixed = np.nan_to_num(mixed, nan=0.0, posinf=0.0, neginf=0.0)
-    return np.clip(mixed, -16.0, 16.0, out=mixed)
+        mixed *= np.float32(1 / len(native))
+    if not np.dot(mixed, mixed) <= LOUDEST**2 * mixed.size:
+        mixed = np.clip(np.nan_to_num(mixed, nan=0.0, posinf=0.0, neginf=0.0), -LOUDEST, LOUDEST)
+    return mixed
 
 
 def to_int16(samples: NDArray[np.floating]) -> NDArray[np.int16]:
     """Round to 16 bits as libswresample does: nearest, clipped, without dither."""
-    rounded: NDArray[np.int16] = np.clip(np.rint(samples * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
+    scaled = samples * np.float32(FULL_SCALE)
+    np.rint(scaled, out=scaled)
+    rounded: NDArray[np.int16] = np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1, out=scaled).astype(np.int16)
     return rounded
 
 
 class Resampler:
     """Native rate to 22,050 Hz, for one epoch.
 
-    Double precision (soxr "VHQ"), so that a restart in mid-epoch, aligned by `aligned`, differs by less than 1e-9 of
-    full scale and rounds to the same 16 bits but for about one sample in 100,000.
+    In double precision inside (soxr "VHQ"), so that a restart in mid-epoch, aligned by `aligned`, rounds to the same
+    16 bits but for about one sample in 100,000.
     """
 
     def __init__(self, rate: int) -> None:
         self.rate = rate
-        self._stream = None if rate == SAMPLE_RATE else soxr.ResampleStream(rate, SAMPLE_RATE, 1, "float64", "VHQ")
+        self._stream = None if rate == SAMPLE_RATE else soxr.ResampleStream(rate, SAMPLE_RATE, 1, "float32", "VHQ")
 
-    def feed(self, samples: NDArray[np.float64]) -> NDArray[np.int16]:
+    def feed(self, samples: NDArray[np.float32]) -> NDArray[np.int16]:
         """Resample; the output lags the input by the filter's length, a few milliseconds."""
         if self._stream is not None:
             samples = self._stream.resample_chunk(samples)
@@ -132,7 +155,7 @@ class Resampler:
         """Return what is still in the filter; call once, at the end."""
         if self._stream is None:
             return np.zeros(0, np.int16)
-        return to_int16(self._stream.resample_chunk(np.zeros(0), last=True))
+        return to_int16(self._stream.resample_chunk(np.zeros(0, np.float32), last=True))
 
 
 def aligned(native: int, rate: int) -> tuple[int, int]:

@@ -177,9 +177,10 @@ class Origin:
                 raise FetchError(
                     "forbidden-address", f"{urlsplit(url).hostname} is the private address {error}"
                 ) from error
-            except (OSError, ValueError) as error:
-                # ValueError: what requests, urllib3 or http.client make of a hostile header or URL.
+            except OSError as error:
                 raise FetchError("timeout" if isinstance(error, TimeoutError) else "reset", str(error)) from error
+            except ValueError as error:  # what requests, urllib3 and http.client make of a hostile header
+                raise FetchError("bad-response", f"{type(error).__name__}: {error}"[:200]) from error
 
     def _admit(self, url: str) -> None:
         """Refuse a URL that is not http(s) or names a private address where that is not allowed.

@@ -11,9 +11,10 @@ import time
 from collections.abc import Iterator
 
 from services.errors import GenreError
+from services.fetcher.bookmarks import Entry, entries_of, name_of, segment_of
 from services.fetcher.choice import Candidate, Choice, choose
 from services.fetcher.encryption import DecryptionError, decrypt, initialization_vector, refusal
-from services.fetcher.epochs import DivergedError, Entry, Epochs, NativeSink, entries_of, name_of
+from services.fetcher.epochs import DivergedError, Epochs, NativeSink
 from services.fetcher.heard import Bookmark, Ended, Heard, Report
 from services.fetcher.http import FetchError, Origin, backoff_s, shown
 from services.fetcher.live import Follower, Update, finished, forgets, reload_after_s
@@ -407,7 +408,7 @@ class Listener:
         bookmark = self.resume
         assert bookmark is not None
         listed = {segment.media_sequence: segment for segment in playlist.segments}
-        at = bookmark.place.get("segment")
+        at = segment_of(bookmark)
         for entry in entries_of(bookmark):
             if not _usable(entry, at, listed):
                 continue
@@ -421,7 +422,7 @@ class Listener:
                 continue
         self.epochs = self._new_epochs()
         yield from self.epochs.resume_elsewhere(bookmark)
-        if isinstance(at, int) and (not listed or min(listed) > at or max(listed) + 1 >= at):
+        if at is not None and (not listed or min(listed) > at or max(listed) + 1 >= at):
             known = playlist.target_duration * max(min(listed, default=at) - at, 0)
             left = [s.duration for n, s in listed.items() if n == at]
             self.epochs.missing(known + sum(left), "expired", "segments left the playlist while nobody listened")
@@ -435,9 +436,9 @@ class Listener:
         return Epochs(self.hls.gap_tolerance_s, self.hls.title_from_extinf, self.native)
 
 
-def _usable(entry: Entry, at: object, listed: dict[int, Segment]) -> bool:
+def _usable(entry: Entry, at: int | None, listed: dict[int, Segment]) -> bool:
     """Say whether every segment from an entry to the bookmark's own is still listed, and the entry's is the same."""
-    if not isinstance(at, int) or not entry.media_sequence <= at <= entry.media_sequence + len(listed):
+    if at is None or not entry.media_sequence <= at <= entry.media_sequence + len(listed):
         return False
     if any(number not in listed for number in range(entry.media_sequence, at + 1)):
         return False

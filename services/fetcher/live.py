@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from services.fetcher.epochs import name_of
+from services.fetcher.bookmarks import name_of
 from services.fetcher.playlist import MediaPlaylist, Segment
 
 

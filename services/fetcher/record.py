@@ -23,7 +23,7 @@ from pydantic import ValidationError
 
 from services import settings as config
 from services.errors import GenreError, UsageError
-from services.fetcher.decoder import to_int16
+from services.fetcher.decoder import Native, to_int16
 from services.fetcher.heard import SAMPLE_RATE, Audio, Ended, EpochEnded, EpochStarted, Gap, Heard, Report, Track
 from services.fetcher.listener import Listener
 
@@ -57,10 +57,10 @@ class Recording:
         self._format = (rate, channels)
         self.files.append(path)
 
-    def write_native(self, epoch: int, rate: int, samples: NDArray[np.float32]) -> None:
-        """Write native samples, shape (channels, n); the sink of --native."""
+    def write_native(self, epoch: int, rate: int, samples: Native) -> None:
+        """Write native samples; the sink of --native."""
         self.open(rate, len(samples))
-        self._write(to_int16(samples.T))
+        self._write(to_int16(np.stack(samples, axis=1)))
 
     def write(self, pcm: NDArray[np.int16]) -> None:
         """Write 22,050 Hz mono."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from types import TracebackType
 
 import av
@@ -91,13 +90,16 @@ class SegmentMedia:
         extradata: what the decoder needs beside the packets, or None.
         stream_id: PID or track number of the audio.
         wraps: whether its timestamps have 33 bits.
+        timed: whether its packets have timestamps of the stream's clock (packed audio has only its ID3 tag).
+        tick_s: seconds of one tick of its packets' timestamps.
         priming_s: media time before which there is only encoder delay.
         tags: ID3 tags before packed audio, the timestamp among them.
+        events: ID3 tags met so far, with their times.
     """
 
     def __init__(self, data: bytes, init: bytes | None, stream_id: int | None) -> None:
         self.tags = id3.Tags()
-        self._events: list[bytes] = []
+        self.events: list[TimedTags] = []
         self.priming_s = 0.0
         self.format = (
             "mov" if init and init[4:8] in (b"ftyp", b"moov", b"styp") else sniff(init + data if init else data)
@@ -107,12 +109,14 @@ class SegmentMedia:
             if header.encrypted:
                 raise MediaError("encrypted", "the audio track is under common encryption (DRM)")
             self.priming_s = header.priming_s
-            self._events = list(mp4.id3_events(data))
+            self.events = [TimedTags(None, id3.read(event)) for event in mp4.id3_events(data)]
         if init:
             data = init + data
         if self.format not in ("mov", "mpegts"):
             self.tags, start = id3.strip(data)
+            self.events = [TimedTags(None, self.tags)]
             data = data[start:]
+        self.timed = self.format in ("mov", "mpegts")
         self.wraps = self.format != "mov"
         self._open(data, stream_id)
 
@@ -140,7 +144,7 @@ class SegmentMedia:
         self.codec: str = context.codec.name
         self.extradata: bytes | None = context.extradata
         self.stream_id: int = self._stream.id
-        self.time_base: Fraction = self._stream.time_base or Fraction(1, CLOCK_HZ)
+        self.tick_s = float(self._stream.time_base or 1 / CLOCK_HZ)
 
     def _choose(self, stream_id: int | None) -> av.AudioStream:
         """Choose the audio stream: the one heard before, else the first that can be decoded; ignore all others."""
@@ -165,44 +169,30 @@ class SegmentMedia:
         """Close the container."""
         self._container.close()
 
-    def packets(self) -> Iterator[av.Packet | TimedTags]:
-        """Yield the audio packets in order, and ID3 tags where they stand.
+    def packets(self) -> Iterator[av.Packet]:
+        """Yield the audio packets in order; ID3 tags met on the way are added to `events`.
 
         Damage inside ends the packets early, as the end of the data would.
         """
-        if self.tags:
-            yield TimedTags(None, self.tags)
-        for event in self._events:
-            yield TimedTags(None, id3.read(event))
-        source = self._container.demux([self._stream, *self._id3])
-        while True:
-            try:
-                packet = next(source)
-            except (StopIteration, av.error.FFmpegError, ValueError, OverflowError):
+        own = self._stream.index
+        try:
+            if not self._id3:
+                yield from (packet for packet in self._container.demux(self._stream) if packet.size)
                 return
-            if not packet.size:
-                continue
-            if packet.stream is self._stream or packet.stream_index == self._stream.index:
-                yield packet
-            else:
-                pts = packet.pts
-                at_s = float(pts * packet.time_base) if pts is not None and packet.time_base is not None else None
-                yield TimedTags(at_s, id3.read(bytes(packet)))
-
-    def pts_s(self, packet: av.Packet) -> float | None:
-        """Return when a packet plays, in seconds of media time; packed audio has no timestamps inside: None."""
-        if self.format not in ("mov", "mpegts") or packet.pts is None:
-            return None
-        return float(packet.pts * self.time_base)
-
-    def duration_s(self, packet: av.Packet) -> float:
-        """Return how long a packet plays, 0 where it does not say."""
-        return float(packet.duration * self.time_base) if packet.duration else 0.0
+            for packet in self._container.demux([self._stream, *self._id3]):
+                if packet.stream_index == own:
+                    if packet.size:
+                        yield packet
+                elif packet.size:
+                    at_s = float(packet.pts * packet.time_base) if packet.pts is not None and packet.time_base else None
+                    self.events.append(TimedTags(at_s, id3.read(bytes(packet))))
+        except (av.error.FFmpegError, OverflowError):
+            return
 
     def start_s(self, first: av.Packet) -> float | None:
         """Return when the segment begins: the timestamp of its first packet or of its ID3 tag."""
-        if self.format in ("mov", "mpegts"):
-            return self.pts_s(first)
+        if self.timed:
+            return None if first.pts is None else first.pts * self.tick_s
         return None if self.tags.timestamp is None else self.tags.timestamp / CLOCK_HZ
 
 

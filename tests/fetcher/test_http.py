@@ -61,7 +61,7 @@ def test_a_connection_closed_while_idle_is_opened_again_without_a_failure(origin
         (Reply(b"", 503), "http-503"),
         (Reply(b"", 302, {"Location": "/x"}), "redirects"),
         (Reply(b"", 302, {"Location": "file:///etc/passwd"}), "bad-url"),
-        (Reply(b"", 302, {"Location": "http://[bad"}), "bad-url"),
+        (Reply(b"", 302, {"Location": "http://[bad"}), "bad-response"),
         (Reply(b"", 302), "http-302"),
         (Reply(b"", reset=True), "reset"),
         (Reply(b"x" * 1000, truncate=10), "truncated"),

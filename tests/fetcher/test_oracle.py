@@ -38,7 +38,7 @@ def native_of(url: str, **changes: Any) -> tuple[Listened, dict[int, NDArray[np.
     """Listen to the end; return what was heard and each epoch's native samples, int16, (samples, channels)."""
     parts: dict[int, list[NDArray[np.float32]]] = {}
     one: Listener = listener(url, **changes)
-    one.epochs = Epochs(native=lambda epoch, rate, samples: parts.setdefault(epoch, []).append(samples))
+    one.epochs = Epochs(native=lambda epoch, rate, samples: parts.setdefault(epoch, []).append(np.stack(samples)))
     heard = Listened(list(one.listen()))
     one.close()
     heard.check_ledger()
