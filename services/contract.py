@@ -123,7 +123,9 @@ def utc(unix_s: float) -> str:
 class Flat(BaseModel):
     """A flat JSON object: scalars, and at most one level of scores or numbers."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, json_schema_serialization_defaults_required=True
+    )
 
     def to_json(self) -> bytes:
         """Return the UTF-8 JSON payload."""

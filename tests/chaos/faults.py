@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
 import resource
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import paho.mqtt.client as mqtt
+import psutil
 
 from tests.chaos.house import House
 
@@ -127,10 +129,13 @@ def _to_process(fault: Fault, house: House) -> Callable[[], None] | None:
         child.signal(signal.SIGSTOP)
         return lambda: child.signal(signal.SIGCONT)
     if fault.kind == "kill-model":
-        stubs = [each for each in process.children(recursive=True) if "python_backend_stub" in " ".join(each.cmdline())]
-        for stub in stubs:
-            stub.kill()
-        return (lambda: None) if stubs else None
+        killed = 0
+        for each in process.children(recursive=True):
+            with contextlib.suppress(psutil.Error):  # a zombie has no command line
+                if "python_backend_stub" in " ".join(each.cmdline()):
+                    each.kill()
+                    killed += 1
+        return (lambda: None) if killed else None
     house.held.add(fault.target)
     child.signal(signal.SIGTERM if fault.kind == "terminate" else signal.SIGKILL)
 

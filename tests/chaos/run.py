@@ -124,7 +124,10 @@ def compare(house: House, reference: Reference, report: Round) -> None:
         )
     differing = [id for id in ids & expected if recorder.results[id] != reference.results[id]]
     if differing:
-        report.problems.append(f"{len(differing)} results differ, e.g. {differing[0]}")
+        one = min(differing)
+        changed = {k: (v, recorder.results[one][k]) for k, v in reference.results[one].items()}
+        changed = {k: pair for k, pair in changed.items() if pair[0] != pair[1]}
+        report.problems.append(f"{len(differing)} results differ, e.g. {one}: {changed}")
     if recorder.differing:
         report.problems.append(f"{len(recorder.differing)} copies differ, e.g. {recorder.differing[0]}")
     for name, ledger in reference.ledgers.items():
