@@ -40,7 +40,7 @@ def drop_ins(folder: Path, host: str, port: int) -> Mapping[str, str]:
             f"Environment=GENRE_BROKER__CA_FILE={folder / 'ca.crt'}\n"
             f"Environment=GENRE_BROKER__USERNAME={name} GENRE_BROKER__PASSWORD_FILE={secret}\n"
         )
-    texts["mosquitto.service.d/genre-broker.conf"] = (
+    texts["mosquitto.service.d/genre-network.conf"] = (
         "# Made by 'genre broker apply'.\n[Service]\nExecStart=\n"
         f"ExecStart=/usr/sbin/mosquitto -c {folder / 'mosquitto.conf'}\n"
     )
