@@ -23,6 +23,8 @@ MOST_PARTS = 2_000
 MOST_EVENTS = 200
 FORGET_S = 600.0
 """A stream that is not in the configuration and gave nothing for this long is no longer shown."""
+REMOVED_S = 5.0
+"""One that was taken out of the configuration goes this long after its last result."""
 NEEDED = ("fetcher", "featurizer", "inference")
 State = Literal["waiting", "playing", "unsure", "silent", "stopped", "failed", "paused", "ended"]
 
@@ -208,7 +210,7 @@ class Board:
                 removed = bool(self._configured) and not known
                 quiet = now - max(view.heard_at, view.seen_at)
                 over = view.ledger is not None and view.ledger.ended
-                if not known and quiet > (15.0 if removed else FORGET_S) and not (over and not removed):
+                if not known and quiet > (REMOVED_S if removed else FORGET_S) and not (over and not removed):
                     if view.run is not None:
                         self._closed.append(view.run)
                     del self._streams[name]

@@ -100,7 +100,7 @@ def start_dashboard(tmp_path: Path, buses: Callable[..., Bus]) -> Iterator[Calla
             except requests.ConnectionError:
                 return False
 
-        wait_for(ready, 30)
+        wait_for(ready, "the dashboard answers", 30)
         return running
 
     yield start
