@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -144,12 +146,11 @@ def run(
     Raises:
         GenreError: as `find`, `by_artist`, `imagenet`, `fit` do.
     """
-    # TensorFlow takes seconds to import; a wrong folder is told before that.
-    from training import vgg16, vgg16_arrays, vgg16_fit
-
     begun = time.monotonic()
     seed, share = settings["seed"], settings["share"]
     by_artist(clips, lists, ARTIST_SHARE, seed)  # Too few clips: told before hours of work.
+    with quiet():  # TensorFlow takes seconds to import; what is wrong with the folder has been told by now.
+        from training import vgg16, vgg16_arrays, vgg16_fit
     imagenet = vgg16.imagenet(weights)
     devices = _devices()
     frozen = len(vgg16.BLOCKS) - _blocks(settings["train_blocks"], devices)
@@ -268,6 +269,20 @@ def table(result: Mapping[str, Any], out: Path) -> str:
         lines.append(f"No fault-filtered lists were found beside the data; {GET_LISTS} and give --splits.")
     lines.append(f"Everything else: {out / 'reproduce.json'}, figures and networks beside it.")
     return "\n".join(lines)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep back what C++ libraries write to stderr while they are loaded; no setting stops TensorFlow's first lines."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nothing:
+        os.dup2(nothing.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def show(what: str, done: int, of: int) -> None:
