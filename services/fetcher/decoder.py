@@ -96,11 +96,11 @@ class Decoder:
         """
         frame = self._fifo.read() if self.waiting else None
         self._fifo, self.waiting = av.AudioFifo(), 0  # a new one: the old would keep its memory, times hundreds
-        return () if frame is None else _floats(frame)
+        return () if frame is None else floats(frame)
 
 
-def _floats(frame: av.AudioFrame) -> Native:
-    """Return the samples of a frame as float32."""
+def floats(frame: av.AudioFrame) -> Native:
+    """Return the samples of a frame as float32, full scale 1.0."""
     if frame.format.name == "fltp":  # what AAC, MP3, AC-3 and Opus give: no copy
         return tuple(np.frombuffer(plane, np.float32, frame.samples) for plane in frame.planes)
     samples = frame.to_ndarray()
