@@ -58,7 +58,7 @@ class Broker(Section):
         10, ge=2, le=3600, description="MQTT keep-alive; a silent client is gone after 1.5 times this."
     )
     session_expiry_s: int = Field(
-        30, ge=0, le=86_400, description="How long the broker keeps a worker's share while the worker is away."
+        10, ge=0, le=86_400, description="How long the broker keeps a worker's share while the worker is away."
     )
 
 

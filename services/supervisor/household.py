@@ -23,6 +23,8 @@ from services.supervisor.processes import Child
 
 PORT_NAMES = ("broker", "origin", "triton-http", "triton", "triton-metrics", "dashboard")
 REPLICATED = ("featurizer", "inference")
+WATCHDOG_S = 30.0
+"""A service that gives no sign of life for so long is killed and started again; as in deploy/systemd."""
 
 
 @dataclass
@@ -125,7 +127,7 @@ def service(plan: Plan, name: str, config: Path, instance: str = "1") -> Child:
     """Return one replica of one service."""
     argv = [sys.executable, "-m", "services.cli", name, "--config", str(config), "--instance", instance]
     child = f"{name}-{instance}"
-    return Child(child, argv, plan.log(child), clean_environment())
+    return Child(child, argv, plan.log(child), clean_environment(), watchdog_s=WATCHDOG_S)
 
 
 def dashboard_settings(plan: Plan, settings: Settings) -> dict[str, object]:

@@ -12,12 +12,14 @@ import logging
 import os
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from services.errors import GenreError
+from services.supervisor.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +27,24 @@ BACKOFF_MIN_S, BACKOFF_MAX_S = 0.5, 15.0
 STEADY_S = 30.0
 """A child that lived this long has proven itself: its next restart is quick again."""
 _PR_SET_PDEATHSIG = 1
+_ENDING = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Put off Ctrl-C and SIGTERM for a moment: one that came between a fork and its record would leave an orphan."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda n, frame: came.append(n)) for number in _ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if came:
+            os.kill(os.getpid(), came[0])
 
 
 def _die_with_parent() -> None:
@@ -42,6 +62,8 @@ class Child:
         refusals: how often in a row it ended by itself, with an error and at once; being killed does not count.
         stop_s: how long it may take to end before it is killed.
         before: run before each start, e.g. to sweep what a killed one left.
+        watchdog_s: kill it where it was ready and then gave no sign of life for this long; None for a child that
+            gives none.
     """
 
     name: str
@@ -50,10 +72,13 @@ class Child:
     env: Mapping[str, str] | None = None
     stop_s: float = 8.0
     before: Callable[[], None] | None = None
+    watchdog_s: float | None = None
     process: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
     restarts: int = 0
     refusals: int = 0
+    hangs: int = 0
+    _watchdog: Watchdog | None = None
     _due: float = 0.0
     _pause: float = BACKOFF_MIN_S
 
@@ -65,14 +90,19 @@ class Child:
         """
         if self.before is not None:
             self.before()
-        with self.log_file.open("ab") as out:
+        env = self.env
+        if self.watchdog_s is not None:
+            self._watchdog = self._watchdog or Watchdog(self.watchdog_s)
+            self._watchdog.reset()
+            env = {**(os.environ if env is None else env), **self._watchdog.environment}
+        with self.log_file.open("ab") as out, uninterrupted():
             try:
                 self.process = subprocess.Popen(
                     self.argv,
                     stdin=subprocess.DEVNULL,
                     stdout=out,
                     stderr=subprocess.STDOUT,
-                    env=self.env,
+                    env=env,
                     preexec_fn=_die_with_parent,
                 )
             except OSError as error:
@@ -95,8 +125,12 @@ class Child:
         return lines[-1].strip()[:300] if lines else ""
 
     def keep(self) -> None:
-        """Restart it if it died and its pause is over."""
+        """Restart it if it died and its pause is over; end it if it hangs."""
         if self.alive:
+            if self._watchdog is not None and self._watchdog.hangs():
+                log.warning("%s gave no sign of life for %.0f s; killed", self.name, self.watchdog_s)
+                self.hangs += 1
+                self.signal(signal.SIGKILL)
             return
         now = time.monotonic()
         if self._due == 0.0:
@@ -130,8 +164,8 @@ class Household:
 
     def add(self, child: Child) -> Child:
         """Start a child and watch it from now on."""
-        child.start()
         self._children.append(child)
+        child.start()
         return child
 
     def keep(self) -> None:
@@ -174,3 +208,5 @@ class Household:
                 child.process.wait(5)
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(child.process.pid, signal.SIGKILL)  # what it left behind in its group, e.g. Triton's stubs
+            if child._watchdog is not None:
+                child._watchdog.close()
