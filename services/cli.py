@@ -21,6 +21,8 @@ COMMANDS = {
     "watch": ("services.watch:watch", "a live table of what is playing, in the terminal"),
     "classify": ("services.classify.command:classify", "name the genre of audio files, no broker needed"),
     "streams": ("services.streams:streams", "list, add, pause and remove streams in a configuration"),
+    "doctor": ("services.doctor.command:doctor", "staged check of everything, and what to do"),
+    "support-bundle": ("services.doctor.bundle:support_bundle", "what a maintainer needs, secrets removed"),
     "scale": ("services.scale:scale", "how many replicas an installed system runs"),
     "broker": ("services.broker_command:broker", "users, passwords and certificates of the MQTT broker"),
     "package": ("services.origin.package:package", "music files -> HLS"),

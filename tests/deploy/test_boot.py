@@ -5,6 +5,7 @@ One machine lives through the tests in the order of this file. Origin and subscr
 
 from __future__ import annotations
 
+import itertools
 import json
 import ssl
 import threading
@@ -88,7 +89,7 @@ class Wall:
         found = []
         for starts in epochs.values():
             starts.sort()
-            found += [(a, b) for a, b in zip(starts, starts[1:], strict=False) if b - a > HOP]
+            found += [(a, b) for a, b in itertools.pairwise(starts) if b - a > HOP]
         return found
 
 
