@@ -89,3 +89,100 @@ def _shipped(models_dir: Path) -> list[str]:
     from services.inference.card import model_names
 
     return [name for name in model_names(models_dir) if name != "vgg16"]
+
+
+@bench.command("http")
+@click.option(
+    "--seconds", type=click.FloatRange(6, 600), default=180.0, show_default=True, help="Length of the stream."
+)
+@_shared
+def http_(seconds: float, out: Path, music: Path | None, models_dir: Path, repeats: int) -> None:
+    """One connection against one a request, plain and TLS, near and far; cheapest rendition against the first.
+
+    \b
+    Example: genre bench http --repeats 5
+    """
+    from benchmarks import connections
+
+    click.echo(f"results are in {connections.run(out.resolve(), music, repeats, seconds, _say)}")
+
+
+@bench.command()
+@click.option("--only", default="", help="Only stages whose name holds this text.")
+@click.option("--triton/--no-triton", default=True, help="Also ask a Triton server.")
+@_shared
+def stages(only: str, triton: bool, out: Path, music: Path | None, models_dir: Path, repeats: int) -> None:
+    """Decode, resample, mel, and each model in each precision and engine.
+
+    \b
+    Example: genre bench stages --only onnx
+    """
+    from benchmarks import stages as benchmark
+
+    folder = benchmark.run(out.resolve(), models_dir, music, repeats, only, triton, _say)
+    click.echo(f"results are in {folder}")
+
+
+@bench.group()
+def scale() -> None:
+    """Replicas of each service, streams, hosts.
+
+    \b
+    Example: genre bench scale streams --model fast --count 1 --count 10 --count 200
+    """
+
+
+@scale.command()
+@click.option("--model", default="musicnn", show_default=True, help="Folder under the models folder.")
+@click.option("--most", type=click.IntRange(1, 64), default=2, show_default=True, help="Most replicas.")
+@click.option("--seconds", type=click.FloatRange(1, 600), default=8.0, show_default=True, help="Length of each run.")
+@_shared
+def replicas(
+    model: str, most: int, seconds: float, out: Path, music: Path | None, models_dir: Path, repeats: int
+) -> None:
+    """Each service alone, from one replica to several, while the others stay fixed.
+
+    \b
+    Example: genre bench scale replicas --most 4
+    """
+    from benchmarks import scale as benchmark
+
+    folder = benchmark.replicas(out.resolve(), models_dir, music, model, most, repeats, seconds, _say)
+    click.echo(f"results are in {folder}")
+
+
+@scale.command()
+@click.option("--model", default="musicnn", show_default=True, help="Folder under the models folder.")
+@click.option("--backend", type=click.Choice(["onnx", "triton"]), default="onnx", show_default=True)
+@click.option("--count", "counts", type=click.IntRange(1, 2000), multiple=True, help="Streams at once (repeatable).")
+@click.option("--hop", type=click.IntRange(1_000, 66_000), default=33_000, show_default=True, help="Samples.")
+@click.option("--seconds", type=click.FloatRange(6, 600), default=30.0, show_default=True, help="Length of each run.")
+@_shared
+def streams(
+    model: str, backend: str, counts: tuple[int, ...], hop: int, seconds: float,
+    out: Path, music: Path | None, models_dir: Path, repeats: int,
+) -> None:  # fmt: skip
+    """Live streams at their own pace, from one to hundreds: CPU of each, latency, memory, what keeps up.
+
+    \b
+    Example: genre bench scale streams --model fast --count 10 --count 200
+    """
+    from benchmarks import scale as benchmark
+
+    chosen = list(counts) or [1, 10, 50]
+    folder = benchmark.streams(out.resolve(), models_dir, music, model, backend, chosen, hop, seconds, _say)
+    click.echo(f"results are in {folder}")
+
+
+@scale.command()
+@click.option("--model", default="musicnn", show_default=True, help="Folder under the models folder.")
+@_shared
+def hosts(model: str, out: Path, music: Path | None, models_dir: Path, repeats: int) -> None:
+    """All services on one host, and each on a host of its own (network namespaces; needs root).
+
+    \b
+    Example: sudo genre bench scale hosts
+    """
+    from benchmarks import scale as benchmark
+
+    click.echo(f"results are in {benchmark.hosts(out.resolve(), models_dir, music, model, repeats, _say)}")

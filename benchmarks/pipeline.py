@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks import proxy, vgg16_files
+from benchmarks import bench_models, proxy
 from benchmarks.accounting import Spread, figure, percentile, spread
 from benchmarks.material import Excerpt, Material
 from benchmarks.report import Report, bars
@@ -129,7 +129,10 @@ def cases_of(stage: Stage, models: list[str], backends: list[str]) -> list[Case]
     heard = stage.excerpt(SCRIPT)
     script = [sys.executable, str(ROOT / "benchmarks" / "script_of_today.py"), stage.url(heard), str(stage.keras_file)]
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3"}
-    cases = [Case("(a) script of today", SCRIPT, lambda: stage.single(heard, script, quiet), heard.seconds)]
+    cases = [
+        Case("(a) script of today", SCRIPT, lambda: stage.single(heard, script, quiet), heard.seconds),
+        Case("(a') script, batched", SCRIPT, lambda: stage.single(heard, [*script, "--batch"], quiet), heard.seconds),
+    ]
     for model in models:
         excerpt = stage.excerpt(model)
         one = [
@@ -183,9 +186,9 @@ def run(
 ) -> Path:
     """Measure everything and write the report; return its folder."""
     material = Material.made(out / "material", music)
-    repository = vgg16_files.made(out / "material", models_dir, material.hls)
+    repository = bench_models.made(out / "material", models_dir, material.hls)
     report = Report("pipeline", out, {"models": models, "backends": backends, "repeats": repeats, "scale": scale})
-    stage = Stage(material, repository, out / "material" / vgg16_files.KERAS_FILE, scale)
+    stage = Stage(material, repository, out / "material" / bench_models.KERAS_FILE, scale)
     try:
         cases = cases_of(stage, models, backends)
         for repeat in range(repeats):

@@ -66,6 +66,7 @@ class Field:
         replicas: processes of each service; one each where it is not named.
         overrides: sections of the configuration, e.g. {"fetcher": {"window_hop": 66000}}.
         prefix: put before each service's command line by name, e.g. {"inference": ["taskset", "-c", "0"]}.
+        broker_address: where the broker listens.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Field:
         replicas: Mapping[str, int] | None = None,
         overrides: Mapping[str, Mapping[str, Any]] | None = None,
         prefix: Mapping[str, Sequence[str]] | None = None,
+        broker_address: str = "127.0.0.1",
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="genre-bench-"))
         self.plan = Plan(self.folder)
@@ -85,7 +87,7 @@ class Field:
         """Seconds and CPU seconds from a service's start until it was online, by name."""
         self._changed = threading.Condition()
         self._online: set[str] = set()
-        self._replicas, self._prefix = replicas or {}, prefix or {}
+        self._replicas, self._prefix, self._address = replicas or {}, prefix or {}, broker_address
         sections: dict[str, Any] = {
             "inference": {"model": model, "models_dir": str(models_dir), "backend": backend},
             "paths": {"state_dir": str(self.folder / "state")},
@@ -122,8 +124,12 @@ class Field:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _start(self) -> None:
-        broker = self.house.add(household.broker(self.plan))
-        self.with_settings(broker={"host": "127.0.0.1", "port": self.plan.port("broker")})
+        broker = household.broker(self.plan)
+        if self._address != "127.0.0.1":
+            config = self.plan.folder / "broker" / "mosquitto.conf"
+            config.write_text(config.read_text(encoding="utf-8").replace(" 127.0.0.1", ""), encoding="utf-8")
+        self.house.add(broker)
+        self.with_settings(broker={"host": self._address, "port": self.plan.port("broker")})
         if self.config.inference.backend == "triton":
             self.house.add(self._triton())
             self.with_settings(inference={"triton_url": f"127.0.0.1:{self.plan.port('triton')}"})

@@ -27,7 +27,7 @@ class Ran:
     Attributes:
         start_cpu_s: CPU time until it was ready.
         cpu_s: CPU time from then until its last result, of its children too; the interpreter's end is not work.
-        peak_mib: largest resident set of the process, or of one of its children if that was larger.
+        peak_mib: largest resident set of the process and of the children it had when a result came.
         results: what it printed after it was ready.
     """
 
@@ -60,7 +60,7 @@ def run(argv: Sequence[str], env: Mapping[str, str] | None = None) -> Ran:
     )
     assert child.stdout is not None and child.stderr is not None
     ready_at = last_at = began
-    start_cpu_s, cpu_s, results = 0.0, 0.0, []
+    start_cpu_s, cpu_s, peak_mib, results = 0.0, 0.0, 0.0, []
     try:
         for line in child.stdout:
             if not line.startswith("{"):
@@ -70,9 +70,9 @@ def run(argv: Sequence[str], env: Mapping[str, str] | None = None) -> Ran:
                 ready_at, start_cpu_s = time.monotonic(), usage(child.pid).cpu_s
             else:
                 results.append(value)
-                last_at, cpu_s = time.monotonic(), max(cpu_s, usage(child.pid).cpu_s)
-        _, status, used = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
+                now = usage(child.pid)
+                last_at, cpu_s, peak_mib = time.monotonic(), max(cpu_s, now.cpu_s), max(peak_mib, now.peak_mib)
+        child.wait()
     finally:
         if child.returncode is None:
             child.kill()
@@ -88,6 +88,6 @@ def run(argv: Sequence[str], env: Mapping[str, str] | None = None) -> Ran:
         start_cpu_s=start_cpu_s,
         wall_s=last_at - ready_at,
         cpu_s=cpu_s - start_cpu_s,
-        peak_mib=used.ru_maxrss / 1024,
+        peak_mib=peak_mib,
         results=results,
     )

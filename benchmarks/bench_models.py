@@ -1,7 +1,7 @@
-"""VGG16 as the script of today and as ONNX, with the same weights: files that are too large to track, made once.
+"""Models that only benchmarks need: VGG16 for Keras and in float32, too large to track, and one that costs nothing.
 
-The weights are random (seed 0) unless a folder holds trained ones: a convolution costs the same whatever it
-multiplies. Keras is imported here, so it runs as a process of its own: `python -m benchmarks.vgg16_files OUT MODELS`.
+The weights are random (seed 0): a convolution costs the same whatever it multiplies. A shipped int8 VGG16 is taken.
+Keras is imported here, so it runs as a process of its own: `python -m benchmarks.bench_models OUT HLS`.
 Start at `made`, which starts that process where something is missing.
 """
 
@@ -22,11 +22,13 @@ from services.errors import GenreError
 KERAS_FILE = "vgg16.keras"
 FLOAT_MODEL = "vgg16_fp32"
 INT8_MODEL = "vgg16"
+NO_MODEL = "nothing"
+"""The mean of each band and one dense layer: what is left is the cost of the pipeline itself."""
 _CALIBRATION_WINDOWS = 32
 
 
 def made(folder: Path, models_dir: Path, hls: Path) -> Path:
-    """Return a models folder with every shipped model, VGG16 in float32 and in int8; the Keras file lies beside it.
+    """Return a models folder with every shipped model and those of this page; the Keras file lies beside it.
 
     Args:
         folder: where it is made, once.
@@ -48,9 +50,9 @@ def made(folder: Path, models_dir: Path, hls: Path) -> Path:
         if place.is_dir():  # one of ours, made while nothing was shipped
             shutil.rmtree(place)
         place.symlink_to(model.resolve())
-    wanted = [folder / KERAS_FILE, repository / FLOAT_MODEL / "card.json", repository / INT8_MODEL / "card.json"]
-    if not all(file.exists() for file in wanted):
-        argv = [sys.executable, "-m", "benchmarks.vgg16_files", str(folder), str(hls)]
+    cards = [repository / name / "card.json" for name in (FLOAT_MODEL, INT8_MODEL, NO_MODEL)]
+    if not all(file.exists() for file in (folder / KERAS_FILE, *cards)):
+        argv = [sys.executable, "-m", "benchmarks.bench_models", str(folder), str(hls)]
         env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
         done = subprocess.run(
             argv, capture_output=True, text=True, check=False, env=env, cwd=Path(__file__).resolve().parents[1]
@@ -58,7 +60,7 @@ def made(folder: Path, models_dir: Path, hls: Path) -> Path:
         if done.returncode != 0:
             said = (done.stderr.strip().splitlines() or ["no output"])[-1]
             raise GenreError(
-                "VGG16 for the benchmarks", f"can't be made ({said})", "run 'make test' once: it installs Keras"
+                "the models of the benchmarks", f"can't be made ({said})", "run 'make test' once: it installs Keras"
             )
     return repository
 
@@ -72,6 +74,7 @@ def _make(folder: Path, hls: Path) -> None:
     from services.inference.card import MODEL_FILE
     from training.folder import write
     from training.gtzan import GENRES
+    from training.onnx_graph import Graph
     from training.vgg16 import network, read_weights
     from training.vgg16_onnx import OPSET, float_model, int8_model
 
@@ -86,7 +89,7 @@ def _make(folder: Path, hls: Path) -> None:
     graph = float_model(read_weights(model))
     card: dict[str, Any] = {
         "version": "0",
-        "summary": "VGG16 of the benchmarks: its cost is real, its answers are not.",
+        "summary": "A model of the benchmarks: its cost is real, its answers are not.",
         "labels": GENRES,
         "recipe": recipe,
         "recipe_digest": recipe.digest,
@@ -95,7 +98,7 @@ def _make(folder: Path, hls: Path) -> None:
         "temperature": 1.0,
         "unsure_below": 0.0,
         "training": {"weights": "random, seed 0"},
-        "ingredients": [{"name": "random numbers", "licence": "none", "source": "benchmarks/vgg16_files.py"}],
+        "ingredients": [{"name": "random numbers", "licence": "none", "source": "benchmarks/bench_models.py"}],
         "faults": ["It knows no music."],
     }
     repository = folder / "models"
@@ -106,6 +109,16 @@ def _make(folder: Path, hls: Path) -> None:
         small: onnx.ModelProto = int8_model(graph, _features(hls), "MinMax")
         content = {MODEL_FILE: (small.SerializeToString(), "benchmark", "int8 static QDQ")}
         write(repository, {**card, "name": INT8_MODEL, "precision": "int8 static QDQ"}, content)
+
+    if not (repository / NO_MODEL).exists():
+        empty = Graph()
+        mean = empty.add("ReduceMean", "features", axes=[1], keepdims=0)
+        weights = np.random.default_rng(0).normal(0, 0.01, (recipe.bands, len(GENRES)))
+        logits = empty.add("Gemm", mean, empty.weight(weights), empty.weight(np.zeros(len(GENRES))))
+        empty.add("Softmax", logits, name="scores", axis=1)
+        nothing = empty.model({"features": recipe.shape}, {"scores": [len(GENRES)]})
+        content = {MODEL_FILE: (nothing.SerializeToString(), "benchmark", "fp32")}
+        write(repository, {**card, "name": NO_MODEL, "precision": "fp32"}, content)
 
 
 def _features(hls: Path) -> NDArray[np.float32]:
