@@ -1,19 +1,17 @@
 """`genre train reproduce`: the paper's VGG16 on GTZAN, judged twice: the paper's leaky way and the honest one.
 
 Puts together what the other modules of training/ do and tells the result: a table, figures and one JSON file.
-Start at `reproduce`; `judge` holds the arithmetic of accuracy.
+Start at `reproduce`; training/reproduction.py holds what is said of the result.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,18 +22,15 @@ from numpy.typing import NDArray
 
 from services.errors import GenreError
 from training import figures
-from training.gtzan import GENRES, Clip, Skipped, find
-from training.metrics import by_clip, expected_calibration_error, wilson
-from training.splits import GET_LISTS, Lists, by_artist, find_lists, load_lists, random_windows, with_artists
+from training.gtzan import Clip, Skipped, find
+from training.reproduction import PAPER, describe, judge, table
+from training.splits import Lists, by_artist, find_lists, load_lists, random_windows, with_artists
+from training.terminal import quiet, show
 
 if TYPE_CHECKING:
     from training.vgg16 import Weights
     from training.vgg16_arrays import Windowed
 
-PAPER = 97.02
-"""Validation accuracy in per cent that the paper states."""
-WHOLE_SET = 950
-"""From so many clips of about 19 windows on, a folder counts as the whole of GTZAN."""
 ARTIST_SHARE = 0.25
 """Part of the clips to validate on, where the folder lacks clips of the published validation list."""
 
@@ -152,8 +147,8 @@ def run(
     with quiet():  # TensorFlow takes seconds to import; what is wrong with the folder has been told by now.
         from training import vgg16, vgg16_arrays, vgg16_fit
     imagenet = vgg16.imagenet(weights)
-    devices = _devices()
-    frozen = len(vgg16.BLOCKS) - _blocks(settings["train_blocks"], devices)
+    device = _device()
+    frozen = len(vgg16.BLOCKS) - _blocks(settings["train_blocks"], device)
     plan = vgg16_fit.Plan(settings["epochs"], settings["batch"], settings["learning_rate"], seed=seed)
     windowed = vgg16_arrays.features_of(clips, out / "work", show)
     inputs: NDArray[Any] = windowed.features
@@ -192,7 +187,7 @@ def run(
         _save(vgg16.network(), {**imagenet, **vgg16.read_weights(model)}, out / f"vgg16-{split.name}.keras")
     return {
         "paper_accuracy": PAPER / 100,
-        **_told(windowed, skipped, lists),
+        **describe(windowed, skipped, lists),
         "settings": {
             **settings,
             "train_blocks": len(vgg16.BLOCKS) - frozen,
@@ -203,106 +198,16 @@ def run(
         },
         "protocols": protocols,
         "versions": _versions(),
-        "devices": devices,
+        "device": device,
         "seconds": time.monotonic() - begun,
     }
 
 
-def judge(scores: NDArray[np.float32], labels: NDArray[np.intp], clip: NDArray[np.intp]) -> dict[str, Any]:
-    """Return accuracy of windows and of clips (mean log-probability of their windows), with 95 % intervals.
-
-    Args:
-        scores: probabilities, shape [windows, 10].
-        labels, clip: genre and clip of each window.
-    """
-    answers = scores.argmax(axis=1)
-    right = answers == labels
-    names, place = np.unique(clip, return_inverse=True)
-    pooled = np.zeros((len(names), scores.shape[1]))
-    np.add.at(pooled, place, np.log(np.maximum(scores, 1e-7)))
-    clip_label = np.zeros(len(names), np.intp)
-    clip_label[place] = labels
-    clip_right = pooled.argmax(axis=1) == clip_label
-    confusion = np.zeros((len(GENRES), len(GENRES)), int)
-    np.add.at(confusion, (labels, answers), 1)
-    per_genre = {genre: float(right[labels == at].mean()) for at, genre in enumerate(GENRES) if (labels == at).any()}
-    return {
-        "window_accuracy": float(right.mean()),
-        "window_interval": list(by_clip(right, place, len(names))),
-        "n_windows": len(labels),
-        "clip_accuracy": float(clip_right.mean()),
-        "clip_interval": list(wilson(int(clip_right.sum()), len(names))),
-        "n_clips": len(names),
-        "ece": expected_calibration_error(scores, labels),
-        "per_genre": per_genre,
-        "genre_mean": float(np.mean(list(per_genre.values()))),
-        "confusion": confusion.tolist(),
-    }
-
-
-def table(result: Mapping[str, Any], out: Path) -> str:
-    """Return the result for a person."""
-    data = result["data"]
-    lines = [
-        f"{data['clips']} clips, {data['windows']} windows, {data['padded_clips']} clips shorter than one (repeated)"
-    ]
-    lines += [f"skipped {item['file']}: {item['reason']}" for item in data["skipped"]]
-    lines += ["", f"{'validation accuracy':<26}{'windows':>25}{'n':>7}{'clips':>24}{'n':>6}"]
-
-    def row(title: str, told: Mapping[str, Any]) -> str:
-        windows, clips = _percent(told, "window"), _percent(told, "clip")
-        return f"{title:<26}{windows:>25}{told['n_windows']:>7}{clips:>24}{told['n_clips']:>6}"
-
-    for run in result["protocols"].values():
-        lines.append(row(run["title"], run))
-        if run["test"]:
-            lines.append(row("  official test clips", run["test"]))
-    leak = result["protocols"]["random"]["songs_on_both_sides"]
-    lines += [
-        "",
-        f"random segments: {leak:.0%} of the validation windows are of a song trained on too: that is the leak.",
-    ]
-    lines.append(f"artists separated: {result['protocols']['artist']['protocol']}.")
-    if result["note"]:
-        lines.append(f"The paper: {PAPER} % of randomly chosen segments. {result['note']}")
-    if not data["lists_found"]:
-        lines.append(f"No fault-filtered lists were found beside the data; {GET_LISTS} and give --splits.")
-    lines.append(f"Everything else: {out / 'reproduce.json'}, figures and networks beside it.")
-    return "\n".join(lines)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep back what C++ libraries write to stderr while they are loaded; no setting stops TensorFlow's first lines."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with open(os.devnull, "wb") as nothing:
-        os.dup2(nothing.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-
-
-def show(what: str, done: int, of: int) -> None:
-    """Show progress on a terminal; nothing in a pipe."""
-    if sys.stderr.isatty():
-        filled = 30 * done // max(of, 1)
-        click.echo(f"\r{what:<16} [{'#' * filled}{'.' * (30 - filled)}] {done}/{of} ", err=True, nl=done >= of)
-
-
-def _percent(told: Mapping[str, Any], kind: str) -> str:
-    """Return an accuracy with its interval."""
-    low, high = told[f"{kind}_interval"]
-    return f"{100 * told[f'{kind}_accuracy']:.1f} % ({100 * low:.1f}-{100 * high:.1f})"
-
-
-def _blocks(asked: int | None, devices: list[str]) -> int:
+def _blocks(asked: int | None, device: str) -> int:
     """Return how many of the last blocks to train; where nobody said, what the machine can do in an hour or so."""
     if asked is not None:
         return asked
-    return 5 if any("GPU" in device for device in devices) else 1
+    return 5 if any(word in device.lower() for word in ("gpu", "cuda", "mps")) else 1
 
 
 def _splits(windowed: Windowed, lists: Lists | None, share: float, seed: int) -> list[Run]:
@@ -318,29 +223,6 @@ def _splits(windowed: Windowed, lists: Lists | None, share: float, seed: int) ->
     ]
 
 
-def _told(windowed: Windowed, skipped: list[Skipped], lists: Lists | None) -> dict[str, Any]:
-    """Return what there is to say of the data."""
-    windows, clips = len(windowed.labels), len(windowed.clips)
-    whole = clips >= WHOLE_SET and windows >= 18 * clips
-    return {
-        "whole_set": whole,
-        "note": "" if whole else f"{clips} clips can't confirm or refute that: it takes all 1,000, of 19 windows each.",
-        "data": {
-            "clips": clips,
-            "windows": windows,
-            "windows_by_genre": dict(
-                zip(GENRES, np.bincount(windowed.labels, minlength=len(GENRES)).tolist(), strict=True)
-            ),
-            "shape": list(windowed.features.shape),
-            "features": f"work/{windowed.file.name}",
-            "padded_clips": int(windowed.padded.sum()),
-            "one_window_clips": int((np.bincount(windowed.clip) == 1).sum()),
-            "skipped": [asdict(item) for item in [*skipped, *windowed.skipped]],
-            "lists_found": lists is not None,
-        },
-    }
-
-
 def _key(changing: Mapping[str, Any], weights: Weights) -> str:
     """Return sixteen hex digits that change with everything a run depends on."""
     digest = hashlib.sha256(json.dumps(changing, sort_keys=True).encode())
@@ -350,14 +232,11 @@ def _key(changing: Mapping[str, Any], weights: Weights) -> str:
     return digest.hexdigest()[:16]
 
 
-def _devices() -> list[str]:
-    """Return the accelerators that Keras' backend sees."""
+def _device() -> str:
+    """Return where Keras' backend puts its arrays; the one question that all three backends answer alike."""
     import keras
 
-    try:
-        return [str(device).upper() for device in keras.distribution.list_devices()]
-    except (ImportError, RuntimeError, NotImplementedError, AttributeError):
-        return []
+    return str(getattr(keras.ops.zeros(1), "device", "unknown"))
 
 
 def _versions() -> dict[str, str]:

@@ -22,7 +22,8 @@ from services.featurizer.recipe import load_recipe
 from services.inference.card import MODEL_FILE, Card
 from training import cost, folder, metrics, triton_config
 from training.gtzan import GENRES
-from training.reproduce import WINDOWS, quiet
+from training.reproduce import WINDOWS
+from training.terminal import quiet
 
 LEAST_AGREEMENT = 0.99
 """Share of real windows on which int8 must give the genre that float32 gives."""

@@ -18,7 +18,7 @@ from services.errors import GenreError
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 keras = pytest.importorskip("keras")
 
-from training import reproduce  # noqa: E402
+from training import reproduce, reproduction  # noqa: E402
 from training.gtzan import GENRES  # noqa: E402
 
 RATE = 22_050
@@ -149,7 +149,7 @@ def test_bad_input_is_one_line_each(gtzan: Path, weights: Path, tmp_path: Path) 
 def test_accuracy_is_of_windows_and_of_clips() -> None:
     scores = np.full((5, 10), 0.01, np.float32)
     scores[[0, 1, 2, 3, 4], [0, 0, 1, 1, 1]] = [0.9, 0.5, 0.6, 0.9, 0.2]
-    told = reproduce.judge(scores, np.array([0, 0, 0, 1, 1]), np.array([7, 7, 7, 9, 9]))
+    told = reproduction.judge(scores, np.array([0, 0, 0, 1, 1]), np.array([7, 7, 7, 9, 9]))
     assert (told["window_accuracy"], told["n_windows"]) == (0.8, 5)
     assert (told["clip_accuracy"], told["n_clips"]) == (1.0, 2)
     assert told["per_genre"] == {"blues": pytest.approx(2 / 3), "classical": 1.0}
