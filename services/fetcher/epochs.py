@@ -27,7 +27,10 @@ from services.fetcher.timestamps import jump_s
 from services.fetcher.tracks import NowPlaying
 
 # Longer segments are handed on in pieces of this length, so that memory does not grow with them.
-PIECE_S = 30.0
+PIECE_SAMPLES = 30 * SAMPLE_RATE
+# Native samples that are mixed and resampled at once: arrays of 64 KiB come from malloc's free lists and stay in the
+# cache. Whole segments at once took fresh pages from the kernel each time, and twice as long.
+BLOCK_SAMPLES = 16_384
 # A forward jump of timestamps beyond this is a clock that was set anew, not audio that is missing.
 LONGEST_JUMP_S = 600.0
 _DAMAGE = (av.error.FFmpegError, ValueError, MemoryError)
@@ -87,7 +90,9 @@ class _Now:
     first_ticks: int | None = None
     damaged: int = 0
     damaged_s: float = 0.0
-    events_noted: int = field(default=0)
+    events_noted: int = 0
+    pcm: list[NDArray[np.int16]] = field(default_factory=list)
+    samples: int = 0
 
 
 class Epochs:
@@ -182,7 +187,7 @@ class Epochs:
         leave_out = self._resumed[1].packet if self._resumed else 0
         tolerance = self.tolerance_s / media.tick_s
         expected: float | None = None
-        most, index = 0, -1
+        index = -1
         for packet in media.packets():
             index += 1
             if index < leave_out:
@@ -206,12 +211,15 @@ class Epochs:
                 samples = 0
                 now.damaged += 1
                 now.damaged_s += (packet.duration or 0) * media.tick_s
-            rate = self._running.decoder.rate or SAMPLE_RATE
-            most = most or int(PIECE_S * rate)
+            decoder = self._running.decoder
             if ticks is not None:
-                expected = ticks + (packet.duration or samples / rate / media.tick_s)
-            if self._running.decoder.waiting > most:
-                yield from self._flush(now)
+                expected = ticks
+            if expected is not None:
+                expected += packet.duration or samples / (decoder.rate or SAMPLE_RATE) / media.tick_s
+            if decoder.waiting >= BLOCK_SAMPLES:
+                self._absorb(now)
+                if now.samples >= PIECE_SAMPLES:
+                    yield from self._flush(now)
         if index < leave_out:
             self.missing(now.segment.duration, "undecodable", f"no audio packet in {media.format}")
             return
@@ -333,17 +341,15 @@ class Epochs:
 
     # --- handing on -------------------------------------------------------------------------------------------------
 
-    def _flush(self, now: _Now) -> Iterator[Heard]:
-        """Mix, resample and hand on what the decoder has waiting."""
+    def _absorb(self, now: _Now) -> None:
+        """Mix and resample what the decoder has waiting."""
         epoch = self._running
-        self._last = now
-        if not epoch.decoder.waiting:
-            return
         native = epoch.decoder.take()
+        if not native:
+            return
         if epoch.resampler is None:
             epoch.begin(now.first_ticks if now.media.timed else None, now.media.tick_s, now.media.priming_s)
-            if epoch.reason == "resumed":
-                now.native = epoch.native if epoch.native > now.native else now.native
+            now.native = max(now.native, epoch.native)
         epoch.native += len(native[0])
         if epoch.leave_out:
             cut = min(epoch.leave_out, len(native[0]))
@@ -352,7 +358,18 @@ class Epochs:
         if self.native_sink is not None and self._until is None:
             self.native_sink(epoch.number, epoch.decoder.rate, native)
         assert epoch.resampler is not None
-        yield from self._hand_on(epoch.resampler.feed(mono(native)), now)
+        pcm = epoch.resampler.feed(mono(native))
+        now.pcm.append(pcm)
+        now.samples += len(pcm)
+
+    def _flush(self, now: _Now) -> Iterator[Heard]:
+        """Hand on all that was decoded."""
+        self._last = now
+        self._absorb(now)
+        if now.pcm:
+            pcm = now.pcm[0] if len(now.pcm) == 1 else np.concatenate(now.pcm)
+            now.pcm, now.samples = [], 0
+            yield from self._hand_on(pcm, now)
 
     def _hand_on(self, pcm: NDArray[np.int16], now: _Now) -> Iterator[Heard]:
         """Yield audio with its place on the timeline, preceded by what belongs before it."""

@@ -20,8 +20,14 @@ from services.fetcher.timestamps import CLOCK_HZ
 
 CODECS = ("aac", "aac_latm", "mp3", "mp2", "ac3", "eac3", "opus", "flac", "alac")
 TS_PACKET = 188
-# What libav may look at before it names the streams; a codec is known from the PMT, no frame need be decoded.
-_QUICK_LOOK = {"probesize": "5000", "analyzeduration": "0"}
+# What libav may look at before it names the streams: the PMT tells the codec. No frame is decoded for that (a decoder
+# that is not on the white list is not opened), and the end of the data is not searched for the duration.
+_QUICK_LOOK = {
+    "probesize": "5000",
+    "analyzeduration": "0",
+    "codec_whitelist": "none",
+    "skip_estimate_duration_from_pts": "1",
+}
 _DEEP_LOOK = {"probesize": "5000000"}
 
 
