@@ -205,7 +205,7 @@ def apply(folder: Path, host: str | None, undo: bool) -> None:
     """
     if undo:
         with _writing(SYSTEMD):
-            broker_units.undo(SYSTEMD)
+            broker_units.undo(folder, SYSTEMD)
         return
     _made(folder)
     folder = folder.absolute()

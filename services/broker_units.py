@@ -47,6 +47,13 @@ def drop_ins(folder: Path, host: str, port: int) -> Mapping[str, str]:
     return texts
 
 
+def login_env(folder: Path, host: str, port: int) -> str:
+    """Return the environment in which `genre doctor` logs in as the fetcher; no secret is in it."""
+    values = {"HOST": host, "PORT": port, "CA_FILE": folder / "ca.crt", "USERNAME": "fetcher"}
+    values["PASSWORD_FILE"] = folder / "passwords" / "fetcher"
+    return "".join(f"GENRE_BROKER__{name}={value}\n" for name, value in values.items())
+
+
 def apply(folder: Path, host: str, port: int, units: Path) -> None:
     """Write the drop-ins, hand the passwords to their services, and restart what runs.
 
@@ -58,6 +65,10 @@ def apply(folder: Path, host: str, port: int, units: Path) -> None:
         path = units / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
+    # What a person's own commands use: /usr/bin/genre reads it when root calls.
+    login = folder / "login.env"
+    login.touch(mode=0o600)
+    login.write_text(login_env(folder, host, port), encoding="utf-8")
     (folder / "passwords").chmod(0o711)
     for name in UNITS:
         secret = folder / "passwords" / name
@@ -71,7 +82,7 @@ def apply(folder: Path, host: str, port: int, units: Path) -> None:
     )
 
 
-def undo(units: Path) -> None:
+def undo(folder: Path, units: Path) -> None:
     """Take the drop-ins away again and restart what runs.
 
     Raises:
@@ -82,6 +93,7 @@ def undo(units: Path) -> None:
         raise GenreError(str(units), "holds no drop-ins of 'genre broker apply'", "nothing is to be undone")
     for path in found:
         path.unlink()
+    (folder / "login.env").unlink(missing_ok=True)
     systemctl("daemon-reload")
     systemctl("restart", "mosquitto.service")
     systemctl(
