@@ -20,7 +20,7 @@ from services.contract import Event, Result
 from services.errors import UsageError
 from services.supervisor.observer import Observer
 
-CONNECT_S = 10.0
+CONNECT_S = 5.0
 
 
 def _line(result: Result) -> str:

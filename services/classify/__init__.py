@@ -1,0 +1,1 @@
+"""`genre classify`: audio files in, genres out; no broker. Start at `pipeline.py`."""

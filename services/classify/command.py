@@ -1,0 +1,161 @@
+"""`genre classify FILE...`: the command around the pipeline: which files, in how many processes, printed how.
+
+Start at `classify`. Not here: how a file is classified (`pipeline.py`) and how that looks (`report.py`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, process
+from contextlib import ExitStack
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
+
+import click
+
+from services import logs, settings
+from services.classify.decode import SUFFIXES
+from services.classify.pipeline import Classified, Pipeline
+from services.classify.report import COLUMNS, as_csv, as_json, as_row, csv_line, printable, svg
+from services.errors import GenreError, UsageError
+
+_pipeline: Pipeline | None = None
+"""One a worker process: a model is loaded once, not once a file."""
+
+
+def found_files(paths: Iterable[Path]) -> Iterator[Path]:
+    """Yield the files themselves and, of folders, what has the suffix of an audio file; sorted, without hidden ones."""
+    for path in paths:
+        if not path.is_dir():
+            yield path
+            continue
+        for folder, folders, names in os.walk(path):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            for name in sorted(names):
+                if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
+                    yield Path(folder) / name
+
+
+def _begin(models_dir: Path, model: str) -> None:
+    global _pipeline
+    os.environ["OMP_NUM_THREADS"] = "1"
+    _pipeline = Pipeline(models_dir, model)
+
+
+def _one(path: Path) -> Classified:
+    """Classify one file in a worker; a file that can't be classified is an answer, too."""
+    assert _pipeline is not None
+    try:
+        return _pipeline.classify(path)
+    except GenreError as error:
+        return Classified(str(path), problem=error.reason)
+    except Exception as error:  # a defect met by one file must not cost the others
+        return Classified(str(path), problem=f"{type(error).__name__}: {error}"[:300])
+
+
+def classified(files: Iterable[Path], models_dir: Path, model: str, jobs: int) -> Iterator[Classified]:
+    """Classify files in their order, in several processes where jobs > 1; a few files ahead, never all at once."""
+    if jobs == 1:
+        _begin(models_dir, model)
+        yield from map(_one, files)
+        return
+    # "spawn": a forked child would inherit the threads' locks of numpy and ONNX Runtime.
+    with ProcessPoolExecutor(jobs, get_context("spawn"), _begin, (models_dir, model)) as pool:
+        waiting: list[tuple[Path, Future[Classified]]] = []
+        rest = iter(files)
+        while True:
+            waiting += [(path, pool.submit(_one, path)) for path in islice(rest, 4 * jobs - len(waiting))]
+            if not waiting:
+                return
+            path, future = waiting.pop(0)
+            try:
+                yield future.result()
+            except process.BrokenProcessPool as error:
+                raise GenreError(str(path), "a worker process died on this file or one near it",
+                                 "try again with --jobs 1 to see which") from error  # fmt: skip
+
+
+@click.command()
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--model", help="Folder under models/ that answers.  [default: from the configuration]")
+@click.option("--json", "as_what", flag_value="json", help="One JSON object a file and line.")
+@click.option("--csv", "as_what", flag_value="csv", help="CSV with a header.")
+@click.option("--windows", is_flag=True, help="With --json: each window, too.")
+@click.option(
+    "--pictures", type=click.Path(path_type=Path, file_okay=False), help="Write a timeline a file (SVG) there."
+)
+@click.option("--jobs", type=click.IntRange(1, 256), help="Processes.  [default: one a core, no more than files]")
+@click.option("--config", type=click.Path(path_type=Path), help="TOML configuration file.")
+def classify(
+    files: tuple[Path, ...],
+    model: str | None,
+    as_what: str | None,
+    windows: bool,
+    pictures: Path | None,
+    jobs: int | None,
+    config: Path | None,
+) -> None:
+    """Name the genre of audio files and of all audio in folders.
+
+    \b
+    Example: genre classify ~/Music --csv > genres.csv
+    """
+    loaded = settings.load(config)
+    logs.set_up(settings.Log(level="error"), "genre classify")
+    if not files:
+        raise UsageError("genre classify", "which files?", "give audio files or folders")
+    if windows and as_what != "json":
+        raise UsageError("--windows", "goes with --json only", "add --json")
+    every = list(found_files(files))
+    if not every:
+        raise GenreError(
+            ", ".join(map(str, files)), "no audio file is in there", "give audio files or folders with some"
+        )
+    if pictures is not None:
+        try:
+            pictures.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise GenreError(str(pictures), f"can't be made ({error.strerror})", "name another folder") from error
+    models_dir = loaded.inference.models_dir
+    if not models_dir.is_absolute() and not models_dir.is_dir():
+        models_dir = Path(__file__).resolve().parents[2] / models_dir
+    name = model or loaded.inference.model
+    from services.inference.card import load_card
+
+    labels = load_card(models_dir, name).labels
+    jobs = min(jobs or len(os.sched_getaffinity(0)), len(every))
+    bad = 0
+    width = min(48, max(len(str(path)) for path in every))
+    if as_what == "csv":
+        click.echo(csv_line(COLUMNS))
+    with ExitStack() as stack:
+        found: Iterable[Classified] = classified(every, models_dir, name, jobs)
+        if sys.stderr.isatty() and not sys.stdout.isatty():
+            bar = click.progressbar(found, length=len(every), label="classifying", file=sys.stderr)
+            found = stack.enter_context(bar)
+        for one in found:
+            bad += one.verdict is None
+            if as_what == "json":
+                click.echo(as_json(one, labels, windows))
+            elif as_what == "csv":
+                click.echo(as_csv(one))
+            else:
+                click.echo(as_row(one, width))
+            if pictures is not None and one.verdict is not None:
+                _picture(pictures, one)
+    if bad:
+        raise GenreError(f"{bad} of {len(every)} files", "could not be classified", "the lines above say why")
+
+
+def _picture(folder: Path, one: Classified) -> None:
+    """Write a file's timeline; files of one name in different folders get pictures of their own."""
+    mark = hashlib.sha256(one.file.encode("utf-8", "surrogateescape")).hexdigest()[:6]
+    path = folder / f"{printable(Path(one.file).stem)[:80]}.{mark}.svg"
+    try:
+        path.write_text(svg(one), encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise GenreError(str(path), f"can't be written ({error.strerror})", "name another folder") from error

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+
+from services.bus import Bus
+from services.contract import Topics
+from services.settings import Broker
+from tests.broker.mosquitto import free_port, wait_for
+from tests.dashboard.pretend import event, result, sent
+
+
+def watching(broker: Broker, *args: str) -> subprocess.Popen[str]:
+    argv = [sys.executable, "-m", "services.cli", "watch", "--broker", f"127.0.0.1:{broker.port}", *args]
+    env = {"GENRE_BROKER__ROOT": broker.root, "PATH": "/usr/bin:/bin", "PYTHONUNBUFFERED": "1"}
+    return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+
+
+def feed(bus: Bus, *things: object) -> None:
+    for message in sent(Topics(bus.broker.root), *things):  # type: ignore[arg-type]
+        wait_for(lambda message=message: bus.publish_and_wait(message, 5).code == 0, "somebody watches", 20)
+
+
+def test_in_a_pipe_it_prints_a_line_a_result_and_no_control_characters(
+    broker: Broker, buses: Callable[..., Bus]
+) -> None:
+    running = watching(broker, "--stream", "radio1")
+    feed(buses(broker, "feed"), result("radio2"), result("radio1", title="a\x1b[2Jb\nc", artist="X"))
+    assert running.stdout is not None
+    line = running.stdout.readline()
+    running.terminate()
+    assert "radio1" in line and "jazz" in line and "80 %" in line and "\x1b" not in line
+
+
+def test_json_lines_are_the_results_as_they_are_and_events(broker: Broker, buses: Callable[..., Bus]) -> None:
+    running = watching(broker, "--json")
+    feed(buses(broker, "feed"), result("radio1"), event("radio1", "gap", seconds=2.0))
+    assert running.stdout is not None
+    assert json.loads(running.stdout.readline())["stream"] == "radio1"
+    assert json.loads(running.stdout.readline())["event"]["kind"] == "gap"
+    running.terminate()
+
+
+def test_it_ends_after_the_time_given(broker: Broker) -> None:
+    running = watching(broker, "--seconds", "0.5")
+    assert running.wait(20) == 0
+
+
+def test_a_broker_that_is_not_there_is_told_in_one_line() -> None:
+    argv = [sys.executable, "-m", "services.cli", "watch", "--broker", f"127.0.0.1:{free_port()}", "--seconds", "1"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=40)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and "no connection" in done.stderr
+    assert "Mosquitto" in done.stderr
