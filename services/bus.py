@@ -154,6 +154,7 @@ class Bus:
         self._leaving: dict[str, Handler] = {}
         self._subscribing: dict[int, list[str]] = {}
         self._waiting: dict[int, OnReceipt] = {}
+        self._syncing: dict[int, Callable[[], object]] = {}
         self._early: dict[int, Receipt] = {}
         self._last_problem = "no answer yet"
         self._connected_at, self._brief = 0.0, 0
@@ -170,6 +171,7 @@ class Bus:
         client.on_message = self._message
         client.on_publish = self._puback
         client.on_subscribe = self._suback
+        client.on_unsubscribe = self._unsuback
         if self.broker.username is not None:
             client.username_pw_set(self.broker.username, credentials.password(self.broker.password_file))
         if self.broker.ca_file is not None:
@@ -309,6 +311,25 @@ class Bus:
         if waiting is not None:
             self._guarded(waiting, receipt)
 
+    def sync(self, on_synced: Callable[[], object]) -> None:
+        """Ask the broker for an answer to nothing; on_synced is called from the network thread if it comes.
+
+        It proves that the broker that took everything before is still the same process, on the same connection. An
+        UNSUBSCRIBE of what nobody subscribed to needs no right and reaches nobody. It is dropped with the connection.
+        """
+        with self._lock:  # the UNSUBACK waits for this lock, so it can't come before the callback is noted
+            _, mid = self._client.unsubscribe(f"{self.broker.root}/nothing")
+            if mid is not None:
+                self._syncing[mid] = on_synced
+
+    def _unsuback(
+        self, client: mqtt.Client, userdata: Any, mid: int, reasons: list[ReasonCode], properties: Properties | None
+    ) -> None:
+        with self._lock:
+            on_synced = self._syncing.pop(mid, None)
+        if on_synced is not None:
+            self._guarded(lambda _: on_synced(), None)
+
     # --- in --------------------------------------------------------------------------------------------------------
 
     def subscribe(self, topic_filter: str, handler: Handler) -> None:
@@ -433,6 +454,7 @@ class Bus:
     ) -> None:
         with self._lock:
             self._generation += 1
+            self._syncing.clear()
         was_connected = self._connected.is_set()
         self._connected.clear()
         if was_connected:

@@ -144,6 +144,12 @@ class Fetcher(Section):
     credits: int = Field(512, ge=1, le=10_000, description="Most unacknowledged chunks of this fetcher.")
     ack_timeout_s: float = Field(3.0, gt=0, description="Shortest wait for a chunk's ack before it is sent again.")
     ack_timeout_max_s: float = Field(60.0, gt=0, description="Longest such wait.")
+    confirm_s: float = Field(
+        1.0,
+        ge=0,
+        description="An ack counts once the broker has outlived it by this long; if it dies before, the chunk is sent "
+        "again, for results that the broker still held are gone with it.",
+    )
     give_up_after: int = Field(
         20, ge=1, description="A chunk overtaken this often by later ones that succeeded is given up as lost."
     )

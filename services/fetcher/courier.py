@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections import Counter as Tally
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -79,6 +79,8 @@ class _Parcel:
     unheard: bool = False
     refused: bool = False
     featurized: bool = False
+    acked_at: float = 0.0
+    lost_reason: str = ""
     chunk: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -102,6 +104,9 @@ class Courier:
         self._per_stream: Tally[str] = Tally()
         self._changed = threading.Condition()
         self._timer = RetransmissionTimer(settings.ack_timeout_s, settings.ack_timeout_max_s)
+        self._confirming: deque[_Parcel] = deque()
+        self._syncing = False
+        self._generation = 0
         self._sent_again: OrderedDict[str, float] = OrderedDict()
         self._newest_acked = 0.0
         self._last_ack = 0.0
@@ -148,13 +153,14 @@ class Courier:
     def wait_settled(self, timeout_s: float) -> bool:
         """Wait until no chunk waits for its ack any more; return whether that is so."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._parcels, timeout_s)
+            return self._changed.wait_for(lambda: not self._parcels and not self._confirming, timeout_s)
 
     def forget(self, stream: str) -> None:
         """Drop a stream's chunks: whoever listens to it next begins at its cursor and sends them anew."""
         with self._changed:
             for parcel in [p for p in self._parcels.values() if p.cut.stretch.stream == stream]:
                 self._remove(parcel)
+            self._confirming = deque(p for p in self._confirming if p.cut.stretch.stream != stream)
 
     def stuck_stage(self, stream: str) -> str:
         """Name the stage that holds a stream's oldest chunk: broker, featurizer or inference."""
@@ -168,7 +174,8 @@ class Courier:
 
     def _has_credit(self, stream: str) -> bool:
         return (
-            self._per_stream[stream] < self._settings.credits_per_stream and len(self._parcels) < self._settings.credits
+            self._per_stream[stream] < self._settings.credits_per_stream
+            and len(self._parcels) + len(self._confirming) < self._settings.credits
         )
 
     def _stale(self, cut: Cut, heard: float) -> bool:
@@ -229,13 +236,51 @@ class Courier:
             self._newest_acked = max(self._newest_acked, parcel.last_sent)
             self._last_ack = now
             self._probe_factor = 1.0
+            parcel.acked_at = now
+            parcel.lost_reason = "" if ack.outcome == "done" else ack.reason or "no reason given"
+            self._confirming.append(parcel)
         ACK_SECONDS.observe(now - parcel.first_sent)
-        if ack.outcome == "done":
-            parcel.settle("")
-        else:
-            # Whoever said dead has published the dead letter; here it only becomes a loss in the ledger.
-            self._on_lost(parcel.cut, "dead", ack.reason)
-            parcel.settle("dead")
+        if self._settings.confirm_s == 0:
+            self._confirmed(now)
+
+    # --- confirming ------------------------------------------------------------------------------------------------
+
+    def _confirm(self) -> None:
+        """Take back acks that their broker did not outlive; ask the broker for a sign of life for those that are due.
+
+        A broker that dies takes with it what it accepted but had not written to a reader, the results among it: an ack
+        alone does not prove that anyone got them.
+        """
+        now, generation = time.monotonic(), self._bus.generation
+        with self._changed:
+            if generation != self._generation:
+                self._generation, self._syncing = generation, False
+                for parcel in self._confirming:
+                    parcel.last_sent, parcel.with_broker = 0.0, True
+                    self._parcels[parcel.chunk] = parcel
+                    self._per_stream[parcel.cut.stretch.stream] += 1
+                self._confirming.clear()
+                return
+            due = self._confirming and now - self._confirming[0].acked_at >= self._settings.confirm_s
+            if not due or self._syncing:
+                return
+            self._syncing = True
+        until = now - self._settings.confirm_s
+        self._bus.sync(lambda: self._confirmed(until))
+
+    def _confirmed(self, until: float) -> None:
+        """Settle what was acked up to a time: the broker has lived on since."""
+        ripe: list[_Parcel] = []
+        with self._changed:
+            self._syncing = False
+            while self._confirming and self._confirming[0].acked_at <= until:
+                ripe.append(self._confirming.popleft())
+            self._changed.notify_all()
+        for parcel in ripe:
+            if parcel.lost_reason:
+                # Whoever said dead has published the dead letter; here it only becomes a loss in the ledger.
+                self._on_lost(parcel.cut, "dead", parcel.lost_reason)
+            parcel.settle("dead" if parcel.lost_reason else "")
 
     def _remove(self, parcel: _Parcel) -> None:
         del self._parcels[parcel.chunk]
@@ -247,6 +292,7 @@ class Courier:
 
     def tick(self) -> None:
         """Send again what is overdue, give up what is hopeless or stale; call it a few times a second."""
+        self._confirm()
         now, connected = time.monotonic(), self._bus.connected
         hopeless: list[tuple[_Parcel, str, str]] = []
         repeat: list[_Parcel] = []

@@ -25,6 +25,9 @@ from services.worker import Unavailable
 log = logging.getLogger(__name__)
 
 RELOAD_PAUSE_S = 5.0
+RELOAD_TIMEOUT_S = 10.0
+HANGS_S = 15.0
+"""A model process that answers nothing for so long, while Triton itself does, is taken for hung."""
 _TRANSIENT = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED", "CANCELLED")
 
 
@@ -41,6 +44,7 @@ class TritonBackend:
         self._client = triton.InferenceServerClient(url, verbose=False)
         self._reload_lock = threading.Lock()
         self._reloaded_at = 0.0
+        self._late_since = 0.0
 
     def wait_ready(self, timeout_s: float) -> None:
         """Wait until a canary inference is answered.
@@ -93,6 +97,7 @@ class TritonBackend:
             )
         except InferenceServerException as error:
             raise self._judged(error) from error
+        self._late_since = 0.0
         scores = answer.as_numpy("scores")
         if scores is None or scores.shape != (len(features), len(self._card.labels)):
             # Triton 24.10 with numpy 2 in its model processes answers like this, without an error of its own.
@@ -105,6 +110,10 @@ class TritonBackend:
         if "Stub process" in text or "is not healthy" in text:
             self._reload("its model process died")
             return Unavailable(f"Triton's process of {self._card.name} died; it is loaded again")
+        if "DEADLINE_EXCEEDED" in status:
+            self._late_since = self._late_since or time.monotonic()
+            if time.monotonic() - self._late_since > HANGS_S:
+                self._reload(f"no answer for {HANGS_S:g} s")
         if any(name in status for name in _TRANSIENT):
             return Unavailable(f"Triton at {self._url}: {status} {text}"[:200])
         if "NOT_FOUND" in status or "not found" in text or "is not ready" in text:
@@ -126,7 +135,7 @@ class TritonBackend:
 
     def _quietly(self, call: Any) -> None:
         try:
-            call(self._card.name, client_timeout=30.0)
+            call(self._card.name, client_timeout=RELOAD_TIMEOUT_S)
         except InferenceServerException as error:
             log.warning("Triton at %s: %s", self._url, error)
 

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 BACKOFF_MIN_S, BACKOFF_MAX_S = 0.5, 15.0
 STEADY_S = 30.0
 """A child that lived this long has proven itself: its next restart is quick again."""
+ASK_EVERY_S, SUSPENDED_S = 3.0, 30.0
 _PR_SET_PDEATHSIG = 1
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 
@@ -64,6 +65,8 @@ class Child:
         before: run before each start, e.g. to sweep what a killed one left.
         watchdog_s: kill it where it was ready and then gave no sign of life for this long; None for a child that
             gives none.
+        answers: for a child that gives no sign by itself: whether it answers now; asked every few seconds, and killed
+            where it has not for answer_s, its start included.
     """
 
     name: str
@@ -73,12 +76,16 @@ class Child:
     stop_s: float = 8.0
     before: Callable[[], None] | None = None
     watchdog_s: float | None = None
+    answers: Callable[[], bool] | None = None
+    answer_s: float = 60.0
     process: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
     restarts: int = 0
     refusals: int = 0
     hangs: int = 0
     _watchdog: Watchdog | None = None
+    _answered: float = 0.0
+    _asked: float = 0.0
     _due: float = 0.0
     _pause: float = BACKOFF_MIN_S
 
@@ -109,7 +116,7 @@ class Child:
                 raise GenreError(
                     self.argv[0], f"can't be started ({error.strerror})", "install it; see README"
                 ) from error
-        self.started_at = time.monotonic()
+        self.started_at = self._answered = time.monotonic()
 
     @property
     def alive(self) -> bool:
@@ -127,10 +134,7 @@ class Child:
     def keep(self) -> None:
         """Restart it if it died and its pause is over; end it if it hangs."""
         if self.alive:
-            if self._watchdog is not None and self._watchdog.hangs():
-                log.warning("%s gave no sign of life for %.0f s; killed", self.name, self.watchdog_s)
-                self.hangs += 1
-                self.signal(signal.SIGKILL)
+            self.check()
             return
         now = time.monotonic()
         if self._due == 0.0:
@@ -148,6 +152,20 @@ class Child:
             self._due = 0.0
             self.restarts += 1
             self.start()
+
+    def check(self) -> None:
+        """Kill it where it runs and hangs."""
+        silent = self._watchdog is not None and self._watchdog.hangs()
+        now = time.monotonic()
+        if self.answers is not None and now - self._asked > ASK_EVERY_S:
+            if now - self._asked > SUSPENDED_S or self.answers():
+                self._answered = time.monotonic()
+            silent = silent or now - self._answered > self.answer_s
+            self._asked = time.monotonic()
+        if silent and self.alive:
+            log.warning("%s gives no sign of life; killed", self.name)
+            self.hangs += 1
+            self.signal(signal.SIGKILL)
 
     def signal(self, number: int) -> None:
         """Send a signal to its whole group, where it still runs."""

@@ -11,6 +11,7 @@ import os
 import platform
 import subprocess
 import sys
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from services.supervisor.processes import Child
 
 SHM = Path("/dev/shm")
 SHM_PREFIX = "genre_edge_triton"
+ANSWER_S = 1.0
 STOP_S = 15.0
 """SIGTERM takes 5-6 s, and over 20 s after a stub crash: then it is killed."""
 
@@ -133,7 +135,18 @@ def child(
         "PYTHONPATH": "",
         "VIRTUAL_ENV": str(bundle.python.parent.parent),
     }
-    return Child("triton", argv, log_file, env, stop_s=STOP_S, before=lambda: sweep(prefix))
+    return Child(
+        "triton", argv, log_file, env, stop_s=STOP_S, before=lambda: sweep(prefix), answers=lambda: is_live(http)
+    )
+
+
+def is_live(port: int) -> bool:
+    """Whether a server on this machine answers at all; one that hangs while it loads its first model does not."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/health/live", timeout=ANSWER_S) as answer:
+            return int(answer.status) == 200
+    except OSError:
+        return False
 
 
 def sweep(prefix: str) -> None:

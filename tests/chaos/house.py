@@ -102,6 +102,8 @@ class House:
         """Start again what ended and is not held down; note the broker's memory."""
         now = time.monotonic()
         for name, child in self.children.items():
+            if name not in self.held:
+                child.check()
             if child.alive or name in self.held:
                 self._ended_at.pop(name, None)
             elif name not in self._ended_at:

@@ -280,3 +280,28 @@ def test_the_timer_learns_from_copies_that_were_not_needed() -> None:
     for _ in range(60):
         timer.learn(0.1)
     assert timer.timeout_s == 1.0
+
+
+def test_an_ack_that_the_broker_did_not_outlive_is_taken_back_and_the_chunk_sent_again(
+    own_mosquitto: Mosquitto, settings_for: Callable[..., Broker], made: Callable[..., Fixture]
+) -> None:
+    """Its results may have died with the broker, unwritten to any reader."""
+    f = made(settings_for(own_mosquitto), confirm_s=5)
+    f.pipeline.listen()
+    f.send(0)
+    wait_for(lambda: f.courier._confirming, "its ack")
+    assert f.settled == {} and f.courier.outstanding("radio") == 0, "it holds no credit, and counts for nothing yet"
+    own_mosquitto.kill()
+    wait_for(lambda: not f.bus.connected, "the loss of the broker")
+    f.pipeline.seen.clear()
+    own_mosquitto.start()
+    wait_for(lambda: f.pipeline.numbers, "it is sent again")
+    wait_for(lambda: f.settled == {0: ""}, "an ack that the broker outlived", 15)
+
+
+def test_acks_count_soon_after_although_nothing_more_is_sent(made: Callable[..., Fixture]) -> None:
+    f = made(confirm_s=0.3, ack_timeout_s=5)
+    f.pipeline.listen()
+    f.send(0, 1, 2)
+    assert f.courier.wait_settled(5)
+    wait_for(lambda: len(f.settled) == 3, "all are settled")

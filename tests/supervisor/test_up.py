@@ -1,0 +1,336 @@
+"""`genre up` as a user runs it: real processes from broker to results, exact ledgers, clear ends."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from services.contract import WINDOW, Ledger, Result
+from services.errors import GenreError
+from services.supervisor import triton_server
+from tests.broker.mosquitto import PROGRAM, free_port, wait_for
+from tests.shared_data import shared
+
+pytestmark = [pytest.mark.skipif(PROGRAM is None, reason="mosquitto is not installed"), pytest.mark.timeout(240)]
+HOP = 33_000
+
+
+@dataclass
+class Finished:
+    """What a run of `genre up` left behind."""
+
+    code: int
+    stdout: str
+    stderr: str
+    results: list[dict[str, Any]] = field(default_factory=list)
+    ledger: dict[str, dict[str, Any]] | None = None
+
+    def __post_init__(self) -> None:
+        for line in self.stdout.splitlines():
+            values = json.loads(line)
+            if "ledger" in values:
+                assert self.ledger is None, "the ledger is the last line, once"
+                self.ledger = values["ledger"]
+            else:
+                assert self.ledger is None
+                self.results.append(values)
+
+    def ids(self, stream: str) -> list[str]:
+        return [result["id"] for result in self.results if result["stream"] == stream]
+
+
+class Up:
+    """One `genre up`, run in a folder of its own."""
+
+    def __init__(self, folder: Path, models: Path, *options: str, env: dict[str, str] | None = None) -> None:
+        self.folder = folder / "run"
+        config = folder / "genre.json"
+        config.write_text(json.dumps({"inference": {"models_dir": str(models)}, "hls": {"connect_timeout_s": 2}}))
+        self.process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "services.cli", "up", "--config", str(config), "--model", "tiny", "--json"),
+                *("--folder", str(self.folder), *options),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
+        )
+
+    def finish(self, timeout_s: float = 180) -> Finished:
+        try:
+            stdout, stderr = self.process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGINT)
+            stdout, stderr = self.process.communicate(timeout=60)
+            logs = [f"{log}: {log.read_text()[-1500:]}" for log in (self.folder / "logs").glob("*.log")]
+            raise AssertionError(f"not over in {timeout_s:g} s; {stderr}; {logs}") from None
+        wait_for(lambda: not self.left(), f"every process is gone, but {self.left()} are there")
+        return Finished(self.process.returncode, stdout, stderr)
+
+    def left(self) -> list[str]:
+        """Processes that name this run's folder."""
+        lines = []
+        for process in psutil.process_iter(["pid", "cmdline"]):
+            line = " ".join(process.info["cmdline"] or [])
+            if str(self.folder) in line and process.pid not in (os.getpid(), self.process.pid):
+                lines.append(line)
+        return lines
+
+    def child(self, *words: str) -> psutil.Process | None:
+        for process in psutil.Process(self.process.pid).children():
+            with contextlib.suppress(psutil.Error):  # it may just have ended
+                line = " ".join(process.cmdline())
+                if all(word in line for word in words):
+                    return process
+        return None
+
+
+Start = Callable[..., Up]
+
+
+@pytest.fixture
+def start(tmp_path: Path, tiny_models: Path) -> Iterator[Start]:
+    runs: list[Up] = []
+
+    def run(*options: str, models: Path = tiny_models, **kept: Any) -> Up:
+        folder = tmp_path / str(len(runs))
+        folder.mkdir()
+        runs.append(Up(folder, models, *options, **kept))
+        return runs[-1]
+
+    yield run
+    for each in runs:
+        if each.process.poll() is None:
+            each.process.kill()
+            each.process.communicate()
+
+
+@pytest.fixture
+def served() -> Iterator[Callable[[Path], str]]:
+    """Serve a folder, return its URL."""
+    servers: list[ThreadingHTTPServer] = []
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    def serve(folder: Path) -> str:
+        servers.append(ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))))
+        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{servers[-1].server_address[1]}"
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def assert_exact(finished: Finished, stream: str, model: str = "tiny") -> None:
+    """One epoch: the ids are those of the stated grid, and the ledger has every sample."""
+    assert finished.ledger is not None
+    ledger = finished.ledger[stream]
+    samples = ledger["timeline"]
+    firsts = list(range(0, max(1, samples - WINDOW + 1), HOP))
+    if samples > WINDOW and firsts[-1] != samples - WINDOW:
+        firsts.append(samples - WINDOW)
+    assert sorted(finished.ids(stream)) == sorted(f"{stream}/0/{first}/{model}" for first in firsts)
+    assert ledger == {
+        "timeline": samples,
+        "classified": samples,
+        "gap": 0,
+        "lost": 0,
+        "short": 0,
+        "windows": len(firsts),
+        "results": len(firsts),
+        "duplicates": ledger["duplicates"],
+        "causes": {},
+    }
+
+
+def test_music_to_its_end_gives_every_window_once_and_an_exact_ledger(start: Start, music: Path) -> None:
+    run = start("--music", str(music), "--backend", "onnx", "--until-end", "--replicas", "featurizer=2")
+    finished = run.finish()
+    assert finished.code == 0, finished.stderr
+    assert set(finished.ledger or {}) == {"long", "brief"}
+    for stream in ("long", "brief"):
+        assert_exact(finished, stream)
+        assert abs(finished.ledger[stream]["timeline"] / 22_050 - {"long": 40, "brief": 2}[stream]) < 0.1  # type: ignore[index]
+    for values in finished.results:
+        result = Result.model_validate(values)
+        assert abs(sum(result.scores.values()) - 1) < 0.01 and result.model == "tiny"
+    assert [r["padded"] for r in finished.results if r["stream"] == "brief"] == [True]
+
+
+def test_real_hls_streams_are_heard_to_their_end(start: Start, served: Callable[[Path], str]) -> None:
+    url = served(shared("data", "hls-streams"))
+    aac = next(shared("data", "hls-streams", "hls-raw-aac").glob("manifest.m3u8"))
+    mp3 = sorted(shared("data", "hls-streams", "hls-raw-mp3").glob("*.m3u8"))[0]
+    run = start(
+        *("--stream", f"aac={url}/hls-raw-aac/{aac.name}", "--stream", f"mp3={url}/hls-raw-mp3/{mp3.name}"),
+        *("--backend", "onnx", "--until-end"),
+    )
+    finished = run.finish()
+    assert finished.code == 0, finished.stderr
+    assert finished.ledger is not None
+    for stream in ("aac", "mp3"):
+        ledger = finished.ledger[stream]
+        assert ledger["timeline"] == ledger["classified"] > WINDOW
+        assert ledger["results"] == ledger["windows"] == len(set(finished.ids(stream)))
+
+
+def triton_is_here() -> bool:
+    try:
+        triton_server.find()
+    except GenreError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not triton_is_here(), reason="no Triton on this machine")
+def test_triton_gives_the_same_results_as_onnx(start: Start, music: Path) -> None:
+    answers = {}
+    for backend in ("triton", "onnx"):
+        finished = start("--music", str(music), "--backend", backend, "--until-end").finish()
+        assert finished.code == 0, finished.stderr
+        assert_exact(finished, "long")
+        answers[backend] = {result["id"]: (result["genre"], result["scores"]) for result in finished.results}
+    assert answers["triton"] == answers["onnx"]
+
+
+def test_kill_9_of_every_part_changes_no_result(start: Start, tmp_path: Path) -> None:
+    from tests.supervisor.conftest import write_music
+
+    music = write_music(tmp_path / "music", {"a": 120.0, "b": 100.0})
+    run = start("--music", str(music), "--backend", "onnx", "--until-end", "--replicas", "inference=2")
+    for words in (("featurizer",), ("mosquitto",), ("inference", "--instance 2"), ("fetcher",)):
+        victim = wait_for(partial(run.child, *words), f"{words} runs", 60)
+        if words == ("featurizer",):
+            wait_for(lambda: (run.folder / "state" / "a.cursor.json").exists(), "the first acks", 60)
+        victim.kill()
+    finished = run.finish()
+    assert finished.code == 0, finished.stderr
+    assert_exact(finished, "a")
+    assert_exact(finished, "b")
+
+
+@pytest.mark.parametrize("after", ["start", "broker", "fetcher", "result"])
+def test_ctrl_c_at_any_moment_ends_everything(start: Start, music: Path, after: str) -> None:
+    run = start("--music", str(music), "--backend", "onnx")
+    if after == "broker":
+        wait_for(lambda: run.child("mosquitto"), "the broker", 60)
+    elif after == "fetcher":
+        wait_for(lambda: run.child("cli fetcher"), "the fetcher", 60)
+    elif after == "result":
+        assert run.process.stdout is not None
+        Result.model_validate_json(run.process.stdout.readline())
+    else:
+        wait_for(lambda: run.folder.exists(), "its folder", 60)
+    run.process.send_signal(signal.SIGINT)
+    finished = run.finish(60)
+    assert finished.code in (0, 130), finished.stderr
+    assert "Traceback" not in finished.stderr
+    if after == "result":
+        assert finished.ledger is not None and Ledger(stream="x").adds_up
+
+
+def one_line(finished: Finished, code: int, *words: str) -> None:
+    """The error is one line that names the thing, the reason and the remedy."""
+    assert finished.code == code, finished.stderr
+    last = finished.stderr.strip().splitlines()[-1]
+    assert last.startswith("genre: ") and "; " in last and "Traceback" not in finished.stderr, finished.stderr
+    for word in words:
+        assert word in last, finished.stderr
+
+
+def test_a_port_in_use_is_named_with_its_option(start: Start, music: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        one_line(start("--music", str(music), "--port", f"broker={port}").finish(30), 1, str(port), "--port broker=N")
+
+
+def test_a_missing_model_is_named(start: Start, music: Path, tmp_path: Path) -> None:
+    one_line(start("--music", str(music), models=tmp_path / "nothing").finish(30), 1, "tiny", "is not in")
+
+
+def test_a_model_whose_recipe_was_changed_is_refused(
+    start: Start, music: Path, tiny_models: Path, tmp_path: Path
+) -> None:
+    models = tmp_path / "models"
+    shutil.copytree(tiny_models, models)
+    card = models / "tiny" / "card.json"
+    card.write_text(re.sub(r'"n_fft": \d+', '"n_fft": 1024', card.read_text()))
+    one_line(start("--music", str(music), models=models).finish(30), 1, "card.json", "recipe")
+
+
+def test_a_folder_that_cannot_be_written_is_named(start: Start, music: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    run = start("--music", str(music), "--folder", str(tmp_path / "file" / "x"))
+    one_line(run.finish(30), 1, "--folder")
+
+
+def test_without_mosquitto_the_remedy_is_given(music: Path, tiny_models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from services.supervisor import household
+
+    monkeypatch.setattr(household.shutil, "which", lambda *args, **options: None)
+    plan = household.Plan(tiny_models.parent / "plan")
+    with pytest.raises(GenreError, match=r"Mosquitto: is not installed; .*make setup"):
+        household.broker(plan)
+
+
+def test_nothing_to_listen_to_is_a_usage_error(start: Start, tmp_path: Path) -> None:
+    one_line(start().finish(30), 2, "--stream NAME=URL")
+    (tmp_path / "empty").mkdir()
+    assert start("--music", str(tmp_path / "empty"), "--until-end").finish(60).code in (1, 2)
+
+
+class Unhelpful(BaseHTTPRequestHandler):
+    """Answers each path with what goes wrong on the internet."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        status, body = {
+            "/401.m3u8": (401, b"who are you"),
+            "/html.m3u8": (200, b"<html><body>Sign in</body></html>"),
+            "/garbage.m3u8": (200, bytes(range(256)) * 20),
+            "/empty.m3u8": (200, b""),
+        }.get(self.path, (404, b"no"))
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def test_sources_that_do_not_work_are_each_named_and_the_exit_code_is_1(start: Start) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Unhelpful)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    base = f"http://127.0.0.1:{server.server_address[1]}"
+    names = ("404", "401", "html", "garbage", "empty")
+    options = [part for name in names for part in ("--stream", f"s{name}={base}/{name}.m3u8")]
+    options += ["--stream", f"refused=http://127.0.0.1:{free_port()}/x.m3u8"]
+    finished = start(*options, "--backend", "onnx", "--until-end").finish(120)
+    server.shutdown()
+    server.server_close()
+    assert finished.code == 1 and finished.results == []
+    for name in ("s404", "s401", "shtml", "sgarbage", "sempty", "refused"):
+        assert f"stream {name}: " in finished.stderr, finished.stderr
+    assert "Traceback" not in finished.stderr
