@@ -274,6 +274,7 @@ class Epochs:
                 epoch.entries.append(Entry(now.segment.media_sequence, name_of(now.segment.uri), epoch.native))
                 if len(epoch.entries) > MOST_ENTRIES:
                     del epoch.entries[1]  # the first stays: it is the epoch's exact start
+        self._last = now
         if self.title_from_extinf and now.segment.title:
             self.playing.note(id3.from_extinf(now.segment.title), self.position)
 
@@ -364,7 +365,6 @@ class Epochs:
 
     def _flush(self, now: _Now) -> Iterator[Heard]:
         """Hand on all that was decoded."""
-        self._last = now
         self._absorb(now)
         if now.pcm:
             pcm = now.pcm[0] if len(now.pcm) == 1 else np.concatenate(now.pcm)

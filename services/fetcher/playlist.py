@@ -306,6 +306,14 @@ def _date(text: str) -> bool:
     return True
 
 
+def _resolved(uri: str, base: str) -> str:
+    """Resolve a URI of the list against the list's own; one that is no URI stays as it is and fails when it is asked."""
+    try:
+        return urljoin(base, uri)
+    except ValueError:
+        return uri
+
+
 def _unix(moment: datetime | None) -> float | None:
     """Return Unix time; a date without a zone is UTC."""
     if moment is None:
@@ -326,7 +334,7 @@ def _key(key: m3u8.Key | None, uri: str) -> Key | None:
     if key is None or key.method in (None, "NONE"):
         return None
     iv = int(key.iv, 16).to_bytes(16, "big") if key.iv else None
-    return Key(key.method, urljoin(uri, key.uri) if key.uri else "", iv, key.keyformat or "identity")
+    return Key(key.method, _resolved(key.uri, uri) if key.uri else "", iv, key.keyformat or "identity")
 
 
 def _media(parsed: m3u8.M3U8, uri: str, lines: list[str]) -> MediaPlaylist:
@@ -348,7 +356,7 @@ def _media(parsed: m3u8.M3U8, uri: str, lines: list[str]) -> MediaPlaylist:
         if section is None:
             init = None
         else:
-            place = urljoin(uri, section.uri), _byterange(section.byterange, 0)
+            place = _resolved(section.uri, uri), _byterange(section.byterange, 0)
             if init is None or (init.uri, init.byterange) != place:
                 # Encrypted with the key in force where the MAP stands: that of the first segment it serves.
                 init = Map(*place, _key(segment.key, uri))
@@ -356,7 +364,7 @@ def _media(parsed: m3u8.M3U8, uri: str, lines: list[str]) -> MediaPlaylist:
             Segment(
                 media_sequence=first + index,
                 discontinuity_sequence=discontinuity,
-                uri=urljoin(uri, segment.uri),
+                uri=_resolved(segment.uri, uri),
                 duration=min(float(segment.duration or 0.0), 86_400.0),
                 title=segment.title or "",
                 byterange=byterange,
@@ -382,7 +390,7 @@ def _multivariant(parsed: m3u8.M3U8, uri: str) -> MultivariantPlaylist:
     """Keep of a multivariant playlist what the choice of audio needs."""
     variants = tuple(
         Variant(
-            uri=urljoin(uri, playlist.uri),
+            uri=_resolved(playlist.uri, uri),
             bandwidth=int(playlist.stream_info.bandwidth or 0),
             codecs=tuple(c.strip() for c in (playlist.stream_info.codecs or "").split(",") if c.strip()),
             resolution=playlist.stream_info.resolution is not None,
@@ -396,7 +404,7 @@ def _multivariant(parsed: m3u8.M3U8, uri: str) -> MultivariantPlaylist:
             group_id=media.group_id or "",
             name=media.name or "",
             language=media.language or "",
-            uri=urljoin(uri, media.uri) if media.uri else None,
+            uri=_resolved(media.uri, uri) if media.uri else None,
             default=media.default == "YES",
             autoselect=media.autoselect == "YES",
         )

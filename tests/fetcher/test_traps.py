@@ -282,10 +282,10 @@ def test_a_slow_origin_never_delays_another_stream(made: Any, origin: ScriptedOr
     with expect_within(10):
         assert listen(origin.url("/list.m3u8")).ended is not None
     stop.set()
-    never.set()
     for thread in threads:
         thread.join(5)
         assert not thread.is_alive()
+    never.set()
 
 
 def test_importing_the_listener_is_light() -> None:

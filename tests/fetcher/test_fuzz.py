@@ -1,0 +1,71 @@
+"""Hostile bytes never crash, hang or blow up the fetcher; here a short run, `make fuzz` is the long one.
+
+Promised: a playlist is values or a PlaylistError; a segment is heard, a gap or a DivergedError; nothing else, ever.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from benchmarks.fetcher_fuzz import hear_hostile, mutated, parse_hostile
+from services.fetcher import id3, mp4
+from services.fetcher.encryption import DecryptionError, decrypt
+from tests.fetcher.builders import needs_ffmpeg
+
+LINES = st.sampled_from(
+    """#EXTM3U|#EXTINF:|#EXTINF:1e308,|#EXTINF:-1,x|#EXT-X-KEY:METHOD=|#EXT-X-KEY:METHOD=AES-128,URI="|#EXT-X-MAP:URI="i"|
+#EXT-X-BYTERANGE:1@|#EXT-X-BYTERANGE:9999999999999999|#EXT-X-MEDIA-SEQUENCE:-9|#EXT-X-DISCONTINUITY|#EXT-X-ENDLIST|
+#EXT-X-STREAM-INF:BANDWIDTH=x|#EXT-X-STREAM-INF:|#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID="a"|#EXT-X-SKIP:SKIPPED-SEGMENTS=3|
+#EXT-X-DEFINE:NAME="a",VALUE="{$a}{$a}"|{$a}|#EXT-X-PROGRAM-DATE-TIME:0000-00-00T00:00:00Z|a.ts|http://[|//|
+#EXT-X-PROGRAM-DATE-TIME:9999-12-31T23:59:59Z|#EXTINF:86400,|#EXT-X-START:TIME-OFFSET=1|#EXT-X-TARGETDURATION:0""".replace(
+        "\n", ""
+    ).split("|")
+)
+quick = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@quick
+@given(st.lists(st.one_of(LINES, st.text(max_size=40)), max_size=30))
+def test_any_lines_are_a_playlist_or_a_playlist_error(lines: list[str]) -> None:
+    parse_hostile("#EXTM3U\n" + "\n".join(lines))
+
+
+@quick
+@given(st.binary(max_size=300))
+def test_any_bytes_after_id3_are_tags_or_nothing(data: bytes) -> None:
+    tags, start = id3.strip(b"ID3" + data)
+    assert 0 <= start <= len(data) + 3 and len(tags.title) <= 500
+    id3.read(b"ID3\x04\0\0\0\0\x02\x00" + data)
+    id3.from_extinf(data.decode("latin-1"))
+
+
+@quick
+@given(st.binary(max_size=300))
+def test_any_boxes_are_walked_to_their_end(data: bytes) -> None:
+    mp4.Init.read(b"\0\0\0\x80moov" + data)
+    list(mp4.id3_events(b"\0\0\0\x80emsg" + data))
+
+
+@quick
+@given(st.binary(max_size=80), st.binary(max_size=33))
+def test_any_key_and_data_decrypt_or_say_why_not(data: bytes, key: bytes) -> None:
+    with contextlib.suppress(DecryptionError):
+        assert len(decrypt(data, key, bytes(16))) < len(data)
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("name", ["ts-aac", "ts-mp3", "ts-ac3", "fmp4-aac", "packed-aac", "packed-mp3"])
+def test_damaged_segments_are_heard_or_become_gaps(name: str, made: Any) -> None:
+    folder = made(name)
+    names = [line for line in (folder / "list.m3u8").read_text().splitlines() if line and line[0] != "#"]
+    good = [(folder / part).read_bytes() for part in names[:3]]
+    init = (folder / "init.mp4").read_bytes() if (folder / "init.mp4").exists() else None
+    chance = random.Random(name)
+    for _ in range(15):
+        hear_hostile([mutated(part, chance) for part in good], mutated(init, chance) if init else None)
