@@ -25,6 +25,8 @@ def systemctl(*arguments: str) -> str:
         )
     except subprocess.TimeoutExpired:
         raise GenreError("systemctl", f"{' '.join(arguments)} took over {TIMEOUT_S} s", "see journalctl -xe") from None
+    if done.returncode != 0 and arguments[0].startswith("list-") and not done.stdout and not done.stderr:
+        return ""  # nothing matches: systemd 252 says so by the exit code alone
     if done.returncode != 0:
         words = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()
         raise GenreError("systemctl", f"{' '.join(arguments)} failed: {words[0]}", "run it as root; see journalctl -xe")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import shutil
 import socket
 import subprocess
@@ -32,6 +33,11 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def stay_this_user(config: Path) -> None:
+    """Keep mosquitto from becoming the user "mosquitto", who may not read a test's folders."""
+    config.write_text(f"user {getpass.getuser()}\n{config.read_text()}")
 
 
 class Mosquitto:

@@ -14,7 +14,7 @@ from paho.mqtt.properties import Properties
 
 from services.broker_command import set_up
 from services.broker_config import bridge_config, local_config, ready_to_copy
-from tests.broker.mosquitto import Client, Mosquitto, free_port, wait_for
+from tests.broker.mosquitto import Client, Mosquitto, free_port, stay_this_user, wait_for
 
 ROOT = Path(__file__).parents[2]
 Start = Callable[[Path, int], Mosquitto]
@@ -72,12 +72,10 @@ def test_a_durable_subscriber_loses_nothing_when_the_broker_is_killed(
 @pytest.fixture
 def lan(tmp_path: Path, brokers: Start) -> tuple[Path, Mosquitto, int]:
     folder, state = tmp_path / "broker", tmp_path / "state"
-    state.mkdir(mode=0o777)
-    state.chmod(0o777)
-    for path in (tmp_path, *tmp_path.parents[:2]):
-        path.chmod(0o755)
+    state.mkdir()
     port, websockets = free_port(), free_port()
     set_up(folder, ["localhost", "127.0.0.1"], port, websockets, state, False)
+    stay_this_user(folder / "mosquitto.conf")
     return folder, brokers(folder / "mosquitto.conf", port), websockets
 
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from services.broker_access import ROLES
 from services.broker_command import SERVICES, set_up
 from services.broker_command import broker as command
-from tests.broker.mosquitto import Client, Mosquitto, free_port
+from tests.broker.mosquitto import Client, Mosquitto, free_port, stay_this_user
 
 USERS = (
     "fetcher",
@@ -67,15 +67,13 @@ def house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     if PROGRAM is None:
         pytest.skip("mosquitto is not installed")
     folder, state = tmp_path_factory.mktemp("broker"), tmp_path_factory.mktemp("state")
-    # Where tests run as root, mosquitto becomes the user "mosquitto", who must reach its files.
-    for path in (folder, state, *folder.parents[:2]):
-        path.chmod(0o777 if path == state else 0o755)
     port = free_port()
     old = request.param != "roles"
     set_up(folder, ["localhost", "127.0.0.1"], port, None, state, old)
     for user in set(USERS) - set(SERVICES):
         done = CliRunner().invoke(command, ["user", user, "--role", user, "--folder", str(folder)])
         assert done.exit_code == 0, done.output
+    stay_this_user(folder / "mosquitto.conf")
     broker = Mosquitto(folder / "mosquitto.conf", port)
     request.addfinalizer(broker.stop)
     return folder, broker, not old

@@ -18,7 +18,7 @@ from services.doctor.command import diagnose, doctor
 from services.doctor.stages import Concern, Finding, Part, examine
 from services.errors import GenreError
 from services.settings import Broker, Hls, Stream
-from tests.broker.mosquitto import PROGRAM, Mosquitto, free_port
+from tests.broker.mosquitto import PROGRAM, Mosquitto, free_port, stay_this_user
 
 
 def states(part: Part) -> dict[str, str]:
@@ -48,11 +48,9 @@ def mosquitto(tmp_path: Path) -> Iterator[Callable[[Path, int], Mosquitto]]:
 def lan(tmp_path: Path, mosquitto: Callable[[Path, int], Mosquitto]) -> Broker:
     state = tmp_path / "state"
     state.mkdir()
-    state.chmod(0o777)
-    for path in (tmp_path, *tmp_path.parents[:2]):
-        path.chmod(0o755)
     port = free_port()
     set_up(tmp_path / "b", ["localhost"], port, None, state, False)
+    stay_this_user(tmp_path / "b/mosquitto.conf")
     mosquitto(tmp_path / "b/mosquitto.conf", port)
     secret, ca = tmp_path / "b/passwords/fetcher", tmp_path / "b/ca.crt"
     return Broker(host="localhost", port=port, username="fetcher", password_file=secret, ca_file=ca)
