@@ -61,6 +61,17 @@ endif
 test: .venv/dev.stamp .venv-triton/stamp lint ## Set up and run the tests
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -q $(ARGS)
 
+test-web: .venv/dev.stamp ## Drive the web page in a real Chromium: accessibility, keyboard, hostile input, speed
+	@deploy/system-packages "$(PYTHON)" chromium npm
+	@mkdir -p build/web && cp tests/dashboard/web/package*.json build/web/ && npm ci --silent --prefix build/web
+	@GENRE_WEB=1 $(PY) -m pytest -q -s tests/dashboard/test_page.py $(ARGS)
+
+fuzz: .venv/dev.stamp ## Fuzz the fetcher for about half an hour: mutation, then guided by coverage where atheris installs
+	@$(PY) -m benchmarks.fetcher_fuzz $(ARGS)
+	@$(PY) -m pip install -q --disable-pip-version-check 'atheris>=2.3' \
+		&& $(PY) -m benchmarks.fetcher_fuzz --coverage 200000 \
+		|| echo "fuzz: atheris does not install or found something; see above"
+
 lint: .venv/dev.stamp ## Formatting, lint and types
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check -q .
@@ -84,4 +95,4 @@ lock: ## Renew every lock file (needs uv)
 clean: ## Remove environments and caches
 	@rm -rf .venv .venv-triton .mypy_cache .ruff_cache .pytest_cache demo-music
 
-.PHONY: help setup demo test lint contract configuration lock clean
+.PHONY: help setup demo test test-web lint contract configuration lock clean

@@ -67,9 +67,16 @@ def start_dashboard(tmp_path: Path, buses: Callable[..., Bus]) -> Iterator[Calla
     """Start dashboards; they are ended after the test."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def start(broker: Broker, streams: tuple[str, ...] = (), **section: object) -> Running:
+    def start(
+        broker: Broker,
+        streams: tuple[str, ...] = (),
+        prepare: Callable[[Path], None] | None = None,
+        **section: object,
+    ) -> Running:
         folder = tmp_path / f"dashboard{len(started)}"
         folder.mkdir()
+        if prepare is not None:
+            prepare(folder)
         (folder / "password").write_text(PASSWORD + "\n")
         port = free_port()
         values = {"port": port, "password_file": str(folder / "password"), "stopped_after_s": 5, **section}
