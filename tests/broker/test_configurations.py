@@ -140,7 +140,7 @@ def test_the_bridge_sends_results_and_status_up_and_never_audio(
     properties.UserProperty = [("contract", "1")]
     source.publish("genre/status/fetcher/1", b"online", retain=True)
     source.publish("genre/results", b"first", properties=properties)
-    wait_for(lambda: any(m.topic == "genre/results" for m in viewer.received), "the result upstream")
+    wait_for(lambda: any(m.topic == "genre/results" for m in viewer.received), "the result upstream", 45)
     got = {message.topic: message for message in viewer.received}
     assert set(got) == {"genre/results", "genre/status/fetcher/1"}
     assert got["genre/results"].properties.UserProperty == [("contract", "1")]
@@ -148,5 +148,5 @@ def test_the_bridge_sends_results_and_status_up_and_never_audio(
     upstream.stop()
     source.publish("genre/results", b"while it was away")
     upstream.start()
-    again = wait_for(lambda: [m for m in viewer.received if m.payload == b"while it was away"], "what was queued", 40)
+    again = wait_for(lambda: [m for m in viewer.received if m.payload == b"while it was away"], "what was queued", 45)
     assert again

@@ -40,8 +40,9 @@ def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     port = free_port()
     server = (ORIGIN / "nginx.conf").read_text()
     server = server.replace("listen 8080;", f"listen 127.0.0.1:{port};").replace("/srv/hls", str(folder / "hls"))
+    account = "user root;" if os.geteuid() == 0 else ""
     (folder / "nginx.conf").write_text(
-        f"{'user root;' if os.geteuid() == 0 else ''} daemon off; pid {folder}/pid; error_log stderr; worker_processes 1;\nevents {{}}\n"
+        f"{account} daemon off; pid {folder}/pid; error_log stderr; worker_processes 1;\nevents {{}}\n"
         f"http {{ access_log off; client_body_temp_path {folder}/t; proxy_temp_path {folder}/t;\n"
         f"fastcgi_temp_path {folder}/t; uwsgi_temp_path {folder}/t; scgi_temp_path {folder}/t;\n{server}\n}}\n"
     )
