@@ -178,7 +178,7 @@ class House:
         if self.shape.triton:
             settings["inference"]["triton_url"] = f"127.0.0.1:{self.proxies['triton'].port}"
         for section, values in self.shape.settings.items():
-            settings[section] = {**settings[section], **values}
+            settings[section] = {**settings.get(section, {}), **values}
         path = self.shape.folder / f"{name}.json"
         path.write_text(json.dumps({**settings, "streams": streams}))
         env = {

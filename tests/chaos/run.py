@@ -156,7 +156,16 @@ def reference_run(shape: Shape) -> tuple[Reference, Round]:
 
 
 def campaign(
-    folder: Path, music: Path, *, seed: int, total: int, per_round: int, loops: int, pieces: int, triton_every: int
+    folder: Path,
+    music: Path,
+    *,
+    seed: int,
+    total: int,
+    per_round: int,
+    loops: int,
+    pieces: int,
+    triton_every: int,
+    most_rounds: int = 1000,
 ) -> dict[str, Any]:
     """Run rounds until `total` faults were done; return the report."""
     models = folder / "models"
@@ -169,7 +178,7 @@ def campaign(
     reference, first = reference_run(shape("undisturbed"))
     rounds = [first]
     _say(first)
-    while sum(each.faults for each in rounds) < total and not first.problems:
+    while sum(each.faults for each in rounds) < total and not first.problems and len(rounds) <= most_rounds:
         number = len(rounds)
         triton = triton_every > 0 and number % triton_every == 0
         persistence = number % 2 == 0

@@ -63,7 +63,7 @@ class Fixture:
         self.settled: dict[int, str] = {}
         self.lost: list[tuple[str, str, str]] = []
         self.dead: list[Dead] = []
-        settings = Fetcher.model_validate({"ack_timeout_s": 0.2, "ack_timeout_max_s": 1.0, **changes})
+        settings = Fetcher.model_validate({"ack_timeout_s": 0.2, "ack_timeout_max_s": 1.0, "confirm_s": 0.05, **changes})
         self.courier = Courier(self.bus, self.topics, "1", settings, self._lost)
         self.courier.start()
         self.stop = threading.Event()

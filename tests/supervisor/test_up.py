@@ -26,6 +26,7 @@ from services.contract import WINDOW, Ledger, Result
 from services.errors import GenreError
 from services.supervisor import triton_server
 from tests.broker.mosquitto import PROGRAM, free_port, wait_for
+from tests.chaos.streams import write_music
 from tests.shared_data import shared
 
 pytestmark = [pytest.mark.skipif(PROGRAM is None, reason="mosquitto is not installed"), pytest.mark.timeout(240)]
@@ -216,8 +217,6 @@ def test_triton_gives_the_same_results_as_onnx(start: Start, music: Path) -> Non
 
 
 def test_kill_9_of_every_part_changes_no_result(start: Start, tmp_path: Path) -> None:
-    from tests.supervisor.conftest import write_music
-
     music = write_music(tmp_path / "music", {"a": 120.0, "b": 100.0})
     run = start("--music", str(music), "--backend", "onnx", "--until-end", "--replicas", "inference=2")
     for words in (("featurizer",), ("mosquitto",), ("inference", "--instance 2"), ("fetcher",)):
