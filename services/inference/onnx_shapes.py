@@ -36,6 +36,27 @@ def read_shapes(path: Path) -> tuple[dict[str, Shape], dict[str, Shape]]:
     return inputs, outputs
 
 
+def read_versions(path: Path) -> tuple[int, int]:
+    """Return a model's version of the standard operator set, and its IR version: what old runtimes can't read.
+
+    Raises:
+        GenreError: for a file that is not an ONNX model.
+    """
+    opset = ir = 0
+    try:
+        for number, value in _fields(memoryview(path.read_bytes())):
+            if number == 1 and isinstance(value, int):
+                ir = value
+            elif number == 8 and isinstance(value, memoryview):
+                entry = dict(_fields(value))
+                version = entry.get(2)
+                if not entry.get(1) and isinstance(version, int):
+                    opset = version
+    except (OSError, ValueError, IndexError) as error:
+        raise GenreError(str(path), f"can't be read as an ONNX model ({error})", "export the model again") from error
+    return opset, ir
+
+
 def _value_info(message: memoryview) -> tuple[str, Shape]:
     """Read ValueInfoProto: name = 1, type = 2 -> tensor_type = 1 -> shape = 2 -> dim = 1 -> dim_value = 1."""
     name = bytes(_first(message, 1)).decode()
