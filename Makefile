@@ -79,7 +79,7 @@ lint: .venv/dev.stamp ## Formatting, lint and types
 chaos: .venv/dev.stamp .venv-triton/stamp ## Break things on a seeded plan (1,000 faults, about 20 minutes); ARGS=--help
 	@OMP_NUM_THREADS=1 $(PY) -m tests.chaos.run $(ARGS)
 
-fuzz: .venv/dev.stamp ## 100,000 hostile messages at each service's topics; ARGS="--messages N"
+fuzz-messages: .venv/dev.stamp ## 100,000 hostile messages at each service's topics; ARGS="--messages N"
 	@OMP_NUM_THREADS=1 $(PY) -m tests.chaos.fuzz $(ARGS)
 
 soak: .venv/dev.stamp ## 30 minutes of live streams: memory, descriptors and threads stay; ARGS="--minutes N"
@@ -103,4 +103,4 @@ lock: ## Renew every lock file (needs uv)
 clean: ## Remove environments and caches
 	@rm -rf .venv .venv-triton .mypy_cache .ruff_cache .pytest_cache demo-music
 
-.PHONY: help setup demo test test-web lint contract configuration lock clean
+.PHONY: help setup demo test test-web lint chaos fuzz fuzz-messages soak contract configuration lock clean

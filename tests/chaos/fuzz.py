@@ -1,4 +1,4 @@
-"""`make fuzz`: hostile MQTT messages at every service's topics; nobody dies or stalls, every message is answered for.
+"""`make fuzz-messages`: hostile MQTT messages at every service's topics; nobody dies, every message is answered for.
 
 Each message is in `genre/dead`, or became work because it was valid after all, or falls under a stated rule: QoS 0 and
 retained messages are no work, text that paho can't read is passed over, an ack that names no chunk settles nothing.

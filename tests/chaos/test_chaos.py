@@ -1,4 +1,4 @@
-"""The short run of `make chaos` and `make fuzz` that belongs to every `make test`."""
+"""The short run of `make chaos` and `make fuzz-messages` that belongs to every `make test`."""
 
 from __future__ import annotations
 
