@@ -25,7 +25,7 @@ from services.dashboard.reader import read
 from services.dashboard.spectrogram import Spectrograms
 from services.dashboard.web import House, app
 from services.errors import GenreError
-from services.lifecycle import Life, serve_metrics
+from services.lifecycle import Life
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,6 @@ class DashboardService:
         """
         listening = self._listen()
         with self._life.signals():
-            serve_metrics(self._config.metrics)
             self._follow()
             read(self._bus, self._life.topics, self._board, self._metrics.count)
             self._bus.start()
