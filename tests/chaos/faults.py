@@ -60,7 +60,8 @@ def plan(seed: int, services: list[str], *, triton: bool, pace_s: float = 0.5) -
         "duplicate": 3,
         "reorder": 2,
         "denied-member": 2,
-        **({"kill-triton": 1, "kill-model": 3} if triton else {}),
+        "scale": 2,
+        **({"kill-triton": 1, "kill-model": 3, "stop-triton": 1, "stop-model": 2} if triton else {}),
     }
     names, weights = list(kinds), list(kinds.values())
     for number in itertools.count(1):
@@ -81,8 +82,10 @@ def plan(seed: int, services: list[str], *, triton: bool, pace_s: float = 0.5) -
             target = "broker"
         elif kind == "kill-triton":
             target, lasts_s = "triton", 0.1
-        elif kind == "kill-model":
+        elif kind in ("kill-model", "stop-model", "stop-triton"):
             target = "triton"
+        elif kind == "scale":
+            target, lasts_s = draw.choice(["featurizer", "inference"]), draw.uniform(4.0, 12.0)
         elif kind == "full-disk":
             target = "fetcher-1"
         elif kind == "clock":
@@ -114,6 +117,10 @@ def apply(fault: Fault, house: House) -> Callable[[], None] | None:
         return copier.close
     if fault.kind == "denied-member":
         return DeniedMember(house, fault.target).close
+    if fault.kind == "scale":
+        name = f"{fault.target}-extra{fault.number}"
+        house.scale_out(name)
+        return lambda: house.scale_in(name)
     return _to_process(fault, house)
 
 
@@ -125,17 +132,11 @@ def _to_process(fault: Fault, house: House) -> Callable[[], None] | None:
     if fault.kind == "full-disk":
         process.rlimit(resource.RLIMIT_FSIZE, (16, resource.RLIM_INFINITY))
         return lambda: None if not process.is_running() else process.rlimit(resource.RLIMIT_FSIZE, UNLIMITED)
-    if fault.kind in ("stop", "stop-broker"):
+    if fault.kind in ("stop", "stop-broker", "stop-triton"):
         child.signal(signal.SIGSTOP)
         return lambda: child.signal(signal.SIGCONT)
-    if fault.kind == "kill-model":
-        killed = 0
-        for each in process.children(recursive=True):
-            with contextlib.suppress(psutil.Error):  # a zombie has no command line
-                if "python_backend_stub" in " ".join(each.cmdline()):
-                    each.kill()
-                    killed += 1
-        return (lambda: None) if killed else None
+    if fault.kind in ("kill-model", "stop-model"):
+        return _to_model(fault, process)
     house.held.add(fault.target)
     child.signal(signal.SIGTERM if fault.kind == "terminate" else signal.SIGKILL)
 
@@ -148,6 +149,23 @@ def _to_process(fault: Fault, house: House) -> Callable[[], None] | None:
         house.held.discard(fault.target)
 
     return again
+
+
+def _to_model(fault: Fault, triton: psutil.Process) -> Callable[[], None] | None:
+    """Kill or stop Triton's model processes."""
+    hit: list[psutil.Process] = []
+    for each in triton.children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # a zombie has no command line
+            if "python_backend_stub" in " ".join(each.cmdline()):
+                each.send_signal(signal.SIGKILL if fault.kind == "kill-model" else signal.SIGSTOP)
+                hit.append(each)
+
+    def undo() -> None:
+        for each in hit:
+            with contextlib.suppress(psutil.Error):
+                each.resume()
+
+    return undo if hit else None
 
 
 class Copier:

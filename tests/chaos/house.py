@@ -141,6 +141,17 @@ class House:
         except psutil.NoSuchProcess:
             return None
 
+    def scale_out(self, name: str) -> None:
+        """Start one more replica."""
+        self.proxies[name] = FaultProxy(self.ports["broker"])
+        self._add(self._service(name))
+
+    def scale_in(self, name: str) -> None:
+        """End a replica as a person would, with SIGTERM."""
+        self.held.add(name)
+        self.household.remove(self.children.pop(name))
+        self.proxies.pop(name).close()
+
     def set_clock(self, offset_s: float) -> None:
         """Set every service's wall clock wrong."""
         with self.clock.open("r+b") as file:
