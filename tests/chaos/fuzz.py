@@ -167,6 +167,7 @@ def campaign(folder: Path, messages: int, seed: int) -> Report:
             if number % 2000 == 1999:
                 note_memory(house, report)
                 proof.wait(f"after {number + 1}")
+                print(f"{number + 1} messages each, {time.monotonic() - began:.0f} s", flush=True)
         deadline = time.monotonic() + SETTLE_S
         while time.monotonic() < deadline and not seen.answers_for(report):
             time.sleep(0.1)
