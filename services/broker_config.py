@@ -38,8 +38,11 @@ def persistence_config(folder: Path, user: str | None = None) -> str:
             audio in flight included, is written every second, and losing it at a power cut costs no result.
         user: account that mosquitto takes on when started as root; None leaves its default, "mosquitto".
     """
-    lines = ["persistence true", f"persistence_location {folder}/", "autosave_interval 1"]
-    return "\n".join([*lines, *([f"user {user}"] if user else []), ""])
+    return f"persistence true\npersistence_location {folder}/\nautosave_interval 1\n{_account(user)}"
+
+
+def _account(user: str | None) -> str:
+    return f"user {user}\n" if user else ""
 
 
 def local_config(port: int, folder: Path, persistence: bool = False, user: str | None = None) -> str:
@@ -51,7 +54,7 @@ def local_config(port: int, folder: Path, persistence: bool = False, user: str |
         persistence: keep them. The end-to-end acks need no such help; durable subscribers of results gain by it.
         user: see `persistence_config`.
     """
-    kept = persistence_config(folder, user) if persistence else "persistence false\n"
+    kept = persistence_config(folder, user) if persistence else "persistence false\n" + _account(user)
     return f"listener {port} 127.0.0.1\nallow_anonymous true\nconnection_messages false\n{kept}{LIMITS}"
 
 

@@ -99,7 +99,9 @@ def broker(plan: Plan) -> Child:
         raise GenreError("Mosquitto", "is not installed", "run 'make setup' or 'sudo apt install mosquitto'")
     folder = plan.folder / "broker"
     config = folder / "mosquitto.conf"
-    config.write_text(local_config(plan.port("broker"), folder), encoding="utf-8")
+    # Started by root, Mosquitto would take on another account, and Linux then forgets to end it with its supervisor.
+    user = "root" if os.geteuid() == 0 else None
+    config.write_text(local_config(plan.port("broker"), folder, user=user), encoding="utf-8")
     return Child("broker", [program, "-c", str(config)], plan.log("broker"))
 
 

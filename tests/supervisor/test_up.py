@@ -166,9 +166,16 @@ def assert_exact(finished: Finished, stream: str, model: str = "tiny") -> None:
     }
 
 
-def test_music_to_its_end_gives_every_window_once_and_an_exact_ledger(start: Start, music: Path) -> None:
-    run = start("--music", str(music), "--backend", "onnx", "--until-end", "--replicas", "featurizer=2")
-    finished = run.finish()
+@pytest.fixture(scope="module")
+def on_onnx(music: Path, tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """The music to its end on the onnx backend, with two featurizers."""
+    folder = tmp_path_factory.mktemp("onnx")
+    options = ("--music", str(music), "--backend", "onnx", "--until-end", "--replicas", "featurizer=2")
+    return Up(folder, tiny_models, *options).finish()
+
+
+def test_music_to_its_end_gives_every_window_once_and_an_exact_ledger(on_onnx: Finished) -> None:
+    finished = on_onnx
     assert finished.code == 0, finished.stderr
     assert set(finished.ledger or {}) == {"long", "brief"}
     for stream in ("long", "brief"):
@@ -206,18 +213,19 @@ def triton_is_here() -> bool:
 
 
 @pytest.mark.skipif(not triton_is_here(), reason="no Triton on this machine")
-def test_triton_gives_the_same_results_as_onnx(start: Start, music: Path) -> None:
-    answers = {}
-    for backend in ("triton", "onnx"):
-        finished = start("--music", str(music), "--backend", backend, "--until-end").finish()
-        assert finished.code == 0, finished.stderr
-        assert_exact(finished, "long")
-        answers[backend] = {result["id"]: (result["genre"], result["scores"]) for result in finished.results}
-    assert answers["triton"] == answers["onnx"]
+def test_triton_gives_the_same_results_as_onnx(start: Start, music: Path, on_onnx: Finished) -> None:
+    on_triton = start("--music", str(music), "--backend", "triton", "--until-end").finish()
+    assert on_triton.code == 0, on_triton.stderr
+    assert_exact(on_triton, "long")
+    answers = [
+        {result["id"]: (result["genre"], result["scores"]) for result in finished.results}
+        for finished in (on_triton, on_onnx)
+    ]
+    assert answers[0] == answers[1]
 
 
 def test_kill_9_of_every_part_changes_no_result(start: Start, tmp_path: Path) -> None:
-    music = write_music(tmp_path / "music", {"a": 120.0, "b": 100.0})
+    music = write_music(tmp_path / "music", {"a": 90.0, "b": 60.0})
     run = start("--music", str(music), "--backend", "onnx", "--until-end", "--replicas", "inference=2")
     for words in (("featurizer",), ("mosquitto",), ("inference", "--instance 2"), ("fetcher",)):
         victim = wait_for(partial(run.child, *words), f"{words} runs", 60)
@@ -248,6 +256,16 @@ def test_ctrl_c_at_any_moment_ends_everything(start: Start, music: Path, after: 
     assert "Traceback" not in finished.stderr
     if after == "result":
         assert finished.ledger is not None and Ledger(stream="x").adds_up
+
+
+def test_kill_9_of_genre_up_itself_leaves_no_process(start: Start, music: Path) -> None:
+    run = start("--music", str(music), "--backend", "onnx")
+    assert run.process.stdout is not None
+    Result.model_validate_json(run.process.stdout.readline())
+    assert len(run.left()) >= 4
+    run.process.kill()
+    run.process.communicate()
+    wait_for(lambda: not run.left(), f"every process is gone, but {run.left()} are there", 20)
 
 
 def one_line(finished: Finished, code: int, *words: str) -> None:
