@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
 
-from prometheus_client import start_http_server
+from prometheus_client import Gauge, start_http_server
 
 from services import systemd
 from services.bus import Bus
@@ -26,6 +26,7 @@ from services.settings import Broker, Metrics
 
 log = logging.getLogger(__name__)
 
+INFO = Gauge("genre_service_info", "Which service this is", ["service", "instance", "version", "model"])
 LOOP_STUCK_S = 20.0
 """The bus's loop turns every second; connecting and waiting to reconnect take under 10 s together."""
 
@@ -62,6 +63,7 @@ class Life:
         self.stop = threading.Event()
         self._boot_id, self._since = uuid.uuid4().hex[:12], time.time()
         self._details = details or {}
+        INFO.labels(service, instance, product_version(), self._details.get("model", "")).set(1)
         self._writes = writes
         self._state: str = "online"
         self._broker = broker

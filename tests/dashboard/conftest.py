@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import requests
 from services.bus import Bus
 from services.contract import Topics
 from services.settings import Broker
-from tests.broker.mosquitto import free_port, wait_for
+from tests.broker.mosquitto import Mosquitto, free_port, wait_for
 from tests.dashboard.pretend import sent
 
 PASSWORD = "correct horse"
@@ -65,6 +66,13 @@ class Running:
 @pytest.fixture
 def start_dashboard(tmp_path: Path, buses: Callable[..., Bus]) -> Iterator[Callable[..., Running]]:
     """Start dashboards; they are ended after the test."""
+    with dashboards(tmp_path, buses) as start:
+        yield start
+
+
+@contextmanager
+def dashboards(tmp_path: Path, buses: Callable[..., Bus]) -> Iterator[Callable[..., Running]]:
+    """Start dashboards in a folder; they are ended at the end."""
     started: list[subprocess.Popen[bytes]] = []
 
     def start(
@@ -80,13 +88,9 @@ def start_dashboard(tmp_path: Path, buses: Callable[..., Bus]) -> Iterator[Calla
         (folder / "password").write_text(PASSWORD + "\n")
         port = free_port()
         values = {"port": port, "password_file": str(folder / "password"), "stopped_after_s": 5, **section}
-        lines = [
-            "# a person's own words",
-            "[broker]",
-            f"port = {broker.port}",
-            f'root = "{broker.root}"',
-            "[dashboard]",
-        ]
+        at = broker.model_dump(mode="json", exclude_defaults=True)
+        lines = ["# a person's own words", "[broker]", *(f"{key} = {json.dumps(value)}" for key, value in at.items())]
+        lines += ["[dashboard]"]
         lines += [f"{key} = {json.dumps(value)}" for key, value in values.items()]
         lines += ["[paths]", f'state_dir = "{folder}/state"']
         for name in streams:
@@ -110,11 +114,25 @@ def start_dashboard(tmp_path: Path, buses: Callable[..., Bus]) -> Iterator[Calla
         wait_for(ready, "the dashboard answers", 30)
         return running
 
-    yield start
-    for process in started:
-        process.terminate()
-    for process in started:
-        process.wait(15)
+    try:
+        yield start
+    finally:
+        for process in started:
+            process.terminate()
+        for process in started:
+            process.wait(15)
+
+
+@pytest.fixture(scope="module")
+def still(shared_mosquitto: Mosquitto, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One dashboard for all tests of a file that change nothing in it."""
+    broker = Broker(port=shared_mosquitto.port, root="still")
+    bus = Bus(broker, "still-test")
+    bus.start()
+    bus.wait_connected(10)
+    with dashboards(tmp_path_factory.mktemp("still"), lambda *rest: bus) as start:
+        yield start(broker, ("radio1", "radio2"))
+    bus.stop()
 
 
 @pytest.fixture

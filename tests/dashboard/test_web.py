@@ -5,14 +5,18 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import requests
+from click.testing import CliRunner
 
+from services.broker_command import broker as broker_command
+from services.broker_command import set_up
 from services.bus import Bus
 from services.contract import SAMPLE_RATE, WINDOW, MelTensor, Message, PcmChunk, Stretch, Topics
 from services.settings import Broker
-from tests.broker.mosquitto import Mosquitto, wait_for
+from tests.broker.mosquitto import PROGRAM, Mosquitto, free_port, stay_this_user, wait_for
 from tests.dashboard.conftest import OURS, PASSWORD, Running
 from tests.dashboard.pretend import event, ledger, result, sent, status
 
@@ -207,19 +211,19 @@ def test_metrics_are_what_prometheus_reads(dashboard: Running) -> None:
 # --- who may do what --------------------------------------------------------------------------------------------------
 
 
-def test_everything_carries_the_headers_that_keep_foreign_content_out(dashboard: Running) -> None:
+def test_everything_carries_the_headers_that_keep_foreign_content_out(still: Running) -> None:
     for path in ("/", "/page/main.js", "/page/style.css", "/api/board", "/nothing"):
-        headers = dashboard.get(path).headers
+        headers = still.get(path).headers
         assert headers["content-security-policy"].startswith("default-src 'none'"), path
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["x-frame-options"] == "DENY"
-    page = dashboard.get("/").text
+    page = still.get("/").text
     assert "http://" not in page.replace("http://www.w3.org", "") and "//" not in page.replace("https://…", "").replace(
         "<!--", ""
     )
 
 
-def test_no_path_leads_out_of_the_page(dashboard: Running) -> None:
+def test_no_path_leads_out_of_the_page(still: Running) -> None:
     paths = [
         "/page/../service.py",
         "/page/%2e%2e/service.py",
@@ -228,15 +232,15 @@ def test_no_path_leads_out_of_the_page(dashboard: Running) -> None:
         "/page//etc/passwd",
     ]
     for path in (*paths, "/page/%00.js", "/..%2f..%2fpyproject.toml", "/page/nothing.js"):
-        with socket.create_connection(("127.0.0.1", int(dashboard.url.rsplit(":", 1)[1])), 5) as raw:
+        with socket.create_connection(("127.0.0.1", int(still.url.rsplit(":", 1)[1])), 5) as raw:
             raw.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
             answer = b"".join(iter(lambda raw=raw: raw.recv(65_536), b""))
         assert answer.split(b" ")[1] in (b"404", b"400"), (path, answer[:200])
 
 
-def test_another_name_in_the_host_header_is_refused(dashboard: Running) -> None:
+def test_another_name_in_the_host_header_is_refused(still: Running) -> None:
     for host, code in (("evil.example", 421), ("localhost", 200), ("127.0.0.1:1", 200), ("[::1]:80", 200), ("", 421)):
-        assert dashboard.get("/api/board", headers={"host": host}).status_code == code, host
+        assert still.get("/api/board", headers={"host": host}).status_code == code, host
 
 
 def test_changes_need_the_password_and_our_own_page(dashboard: Running) -> None:
@@ -300,12 +304,12 @@ def test_guessing_the_password_gets_slow(dashboard: Running) -> None:
     assert right.status_code == 429 and right.headers["retry-after"]
 
 
-def test_a_strange_body_is_refused_and_nothing_falls_over(dashboard: Running) -> None:
+def test_a_strange_body_is_refused_and_nothing_falls_over(still: Running) -> None:
     headers = {**OURS, "content-type": "application/json"}
     for body in (b"", b"[]", b"\xff", b"[" * 9000, b'{"password": "\\ud800"}', b'{"password": {}}'):
-        answer = requests.post(dashboard.url + "/api/login", data=body, headers=headers, timeout=10)
+        answer = requests.post(still.url + "/api/login", data=body, headers=headers, timeout=10)
         assert answer.status_code in (400, 401), (body[:20], answer.text)
-    big = requests.post(dashboard.url + "/api/login", data=b"x" * 100_000, headers=headers, timeout=10)
+    big = requests.post(still.url + "/api/login", data=b"x" * 100_000, headers=headers, timeout=10)
     assert big.status_code == 413
 
 
@@ -327,6 +331,34 @@ def test_where_looking_needs_a_login_nothing_is_shown_without(
     assert dashboard.get("/metrics", headers={"authorization": f"Bearer {PASSWORD}"}).status_code == 200
 
 
+def test_an_account_that_may_only_read_is_enough(
+    tmp_path: Path, start_dashboard: Callable[..., Running], buses: Callable[..., Bus]
+) -> None:
+    if PROGRAM is None:
+        pytest.skip("mosquitto is not installed")
+    folder, port = tmp_path / "broker", free_port()
+    set_up(folder, ["localhost", "127.0.0.1"], port, None, tmp_path / "state", False)
+    made = CliRunner().invoke(broker_command, ["user", "wall", "--role", "viewer", "--folder", str(folder)])
+    assert made.exit_code == 0, made.output
+    stay_this_user(folder / "mosquitto.conf")
+    mosquitto = Mosquitto(folder / "mosquitto.conf", port)
+    try:
+
+        def account(name: str) -> Broker:
+            secret = folder / "passwords" / name
+            return Broker(host="localhost", port=port, username=name, password_file=secret, ca_file=folder / "ca.crt")
+
+        dashboard = start_dashboard(account("wall"), ("radio1",))
+        inference = buses(account("inference"), "inference")
+        for message in sent(Topics(), result("radio1")):
+            assert inference.publish_and_wait(message, 5).code == 0
+        wait_for(lambda: dashboard.state("radio1") == "playing", "radio1 plays")
+        assert dashboard.get("/api/spectrogram/radio1").status_code == 204, "pictures take the right to read features"
+        assert dashboard.process.poll() is None
+    finally:
+        mosquitto.stop()
+
+
 def test_it_writes_nothing_on_the_bus_unless_told_to(
     broker: Broker, start_dashboard: Callable[..., Running], buses: Callable[..., Bus]
 ) -> None:
@@ -342,11 +374,11 @@ def test_it_writes_nothing_on_the_bus_unless_told_to(
     assert {topic for topic in seen if topic.startswith((f"{root}/", "homeassistant/"))} == {dashboard.topics.results}
 
 
-def test_a_taken_port_is_said_on_one_line(dashboard: Running) -> None:
+def test_a_taken_port_is_said_on_one_line(still: Running) -> None:
     import subprocess
     import sys
 
-    argv = [sys.executable, "-m", "services.cli", "dashboard", "--config", str(dashboard.config)]
+    argv = [sys.executable, "-m", "services.cli", "dashboard", "--config", str(still.config)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=30)
     assert done.returncode == 1
     assert "dashboard.port" in done.stderr and len(done.stderr.strip().splitlines()) == 1
