@@ -199,3 +199,29 @@ def test_titles_and_reports_become_events_that_are_harmless_to_send(
     assert next(event for event in told if event.kind == "report").cause == "stalled"
     for event in told:
         event.to_json()
+
+
+def test_no_result_for_too_long_is_an_alarm_that_names_the_stage_and_ends_when_results_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_task, "Listener", Script)
+    Script.items, Script.fails_at = story([("audio", 100_000)]), set()
+
+    class Stuck(Acks):
+        def send(self, cut: Cut, settle: Callable[[str], None], stop: threading.Event) -> None:
+            self.kept.append(settle)
+
+        def stuck_stage(self, stream: str) -> str:
+            return "inference"
+
+    courier: Any = Stuck(random.Random(1), 0)
+    told: list[Event] = []
+    config = Settings(fetcher=Fetcher(silent_after_s=0.2))
+    task = StreamTask(STREAM, config, courier, Cursors(tmp_path), told.append)
+    task.start()
+    wait_for(lambda: task.watch_silence() == "inference", "the alarm")
+    task.watch_silence()
+    assert [event.stage for event in told if event.kind == "silent"] == ["inference"], "said once"
+    courier.kept.pop()("")
+    assert task.watch_silence() == ""
+    assert told[-1].kind == "resumed"
