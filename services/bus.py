@@ -7,6 +7,7 @@ subscriptions renewed on every connect, callbacks that can't end the network thr
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 import ssl
@@ -485,6 +486,12 @@ def _plain(topic_filter: str) -> str:
     return topic_filter.split("/", 2)[2] if topic_filter.startswith("$share/") else topic_filter
 
 
+_refused = itertools.count(1)
+
+
 def _ignore(receipt: Receipt) -> None:
+    """Say that a message nobody asks after was refused: the 1st, 10th, 100th ... time, for an outage brings many."""
     if not receipt.accepted:
-        log.error("the broker refused a message: %s", receipt.text)
+        count = next(_refused)
+        if str(count).strip("0") == "1":
+            log.error("%d messages were refused or found no room to wait, the last one: %s", count, receipt.text)

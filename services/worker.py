@@ -194,7 +194,7 @@ class Worker:
         """
         pause = RETRY_MIN_S
         left, last = work.out, work.last
-        while not self._stop.is_set():
+        while not self._stop.is_set() and self._bus.is_current(delivery):
             receipts = self._publish_all(left, delivery)
             good = [r.reached_someone if work.needs_reader else r.accepted for r in receipts]
             left = [message for message, taken in zip(left, good, strict=True) if not taken]
@@ -205,8 +205,6 @@ class Worker:
                     self._bus.ack(delivery)
                     DONE.labels(self._life.service, outcome).inc()
                     return
-            if not self._bus.is_current(delivery):
-                return
             problem = next((r for r in receipts if not r.accepted), receipts[0])
             RETRIES.labels(self._life.service, "refused").inc()
             if pause == RETRY_MIN_S:

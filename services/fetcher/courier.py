@@ -78,6 +78,7 @@ class _Parcel:
     with_broker: bool = False
     unheard: bool = False
     refused: bool = False
+    unsent: bool = False
     featurized: bool = False
     acked_at: float = 0.0
     lost_reason: str = ""
@@ -183,6 +184,11 @@ class Courier:
         return cut.live and time.monotonic() - heard > self._settings.max_age_s
 
     def _publish(self, parcel: _Parcel) -> None:
+        if not self._bus.connected:
+            # It waits here, not in the bus: there it could not be taken back when it grows too old, and over a long
+            # outage of the broker the audio of live streams would fill the memory.
+            parcel.unsent = True
+            return
         chunk = again(PcmChunk(parcel.cut.stretch, parcel.cut.pcm, self._reply_to), parcel.attempts)
         SENT.labels("first" if parcel.attempts == 1 else "again").inc()
         parcel.with_broker = parcel.unheard = False
@@ -296,6 +302,7 @@ class Courier:
         now, connected = time.monotonic(), self._bus.connected
         hopeless: list[tuple[_Parcel, str, str]] = []
         repeat: list[_Parcel] = []
+        unsent: list[_Parcel] = []
         with self._changed:
             timeout_s = self._timer.timeout_s
             waiting: list[_Parcel] = []
@@ -305,6 +312,8 @@ class Courier:
                     hopeless.append((parcel, "stale", f"no result within {self._settings.max_age_s:g} s"))
                 elif not connected:
                     continue  # nothing can be sent, so nothing may count as unanswered
+                elif parcel.unsent:
+                    unsent.append(parcel)
                 elif parcel.unheard and now - parcel.last_sent > UNHEARD_S:
                     (repeat if self._someone_listens else waiting).append(parcel)
                 elif now - parcel.last_sent > (overdue_s if parcel.with_broker else SILENT_BROKER_S + overdue_s):
@@ -330,7 +339,9 @@ class Courier:
             for parcel in repeat:
                 parcel.attempts += 1
                 parcel.last_sent = now
-        for parcel in repeat:
+            for parcel in unsent:
+                parcel.unsent, parcel.last_sent = False, now
+        for parcel in unsent + repeat:
             self._publish(parcel)
         for parcel, cause, reason in hopeless:
             self._give_up(parcel.cut, parcel.settle, cause, reason)

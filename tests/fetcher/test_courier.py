@@ -63,7 +63,9 @@ class Fixture:
         self.settled: dict[int, str] = {}
         self.lost: list[tuple[str, str, str]] = []
         self.dead: list[Dead] = []
-        settings = Fetcher.model_validate({"ack_timeout_s": 0.2, "ack_timeout_max_s": 1.0, "confirm_s": 0.05, **changes})
+        settings = Fetcher.model_validate(
+            {"ack_timeout_s": 0.2, "ack_timeout_max_s": 1.0, "confirm_s": 0.05, **changes}
+        )
         self.courier = Courier(self.bus, self.topics, "1", settings, self._lost)
         self.courier.start()
         self.stop = threading.Event()
@@ -305,3 +307,24 @@ def test_acks_count_soon_after_although_nothing_more_is_sent(made: Callable[...,
     f.send(0, 1, 2)
     assert f.courier.wait_settled(5)
     wait_for(lambda: len(f.settled) == 3, "all are settled")
+
+
+def test_live_audio_does_not_pile_up_while_the_broker_is_away(
+    own_mosquitto: Mosquitto, settings_for: Callable[..., Broker], made: Callable[..., Fixture]
+) -> None:
+    f = made(settings_for(own_mosquitto), max_age_s=0.3, credits_per_stream=4)
+    f.pipeline.listen()
+    f.send(0, live=True)
+    wait_for(lambda: f.settled == {0: ""}, "the first ack")
+    own_mosquitto.kill()
+    wait_for(lambda: not f.bus.connected, "the loss of the broker")
+    f.send(*range(1, 20), live=True)
+    wait_for(lambda: len(f.settled) == 20, "every one is given up in time", 30)
+    waiting = [message for message in f.bus._client._out_messages.values() if b"/pcm/" in message._topic]
+    assert not waiting, "no audio waits in the bus"
+    f.pipeline.seen.clear()
+    own_mosquitto.start()
+    wait_for(lambda: f.bus.connected and f.pipeline.bus.connected, "the broker is back")
+    f.send(20, live=True)
+    wait_for(lambda: f.settled.get(20) == "", "new audio flows", 20)
+    assert set(f.pipeline.numbers) == {20}, "what was given up is not sent any more"
