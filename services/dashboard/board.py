@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from services.contract import SAMPLE_RATE, Event, Ledger, Now, Result, Status, utc
 from services.dashboard.runs import Run, extended, moment
@@ -25,6 +25,8 @@ FORGET_S = 600.0
 """A stream that is not in the configuration and gave nothing for this long is no longer shown."""
 REMOVED_S = 5.0
 """One that was taken out of the configuration goes this long after its last result."""
+MISSED_S = 120.0
+"""How long the page says that seconds went missing, after the last that did."""
 NEEDED = ("fetcher", "featurizer", "inference")
 State = Literal["waiting", "playing", "unsure", "silent", "stopped", "failed", "paused", "ended"]
 
@@ -37,6 +39,7 @@ class StreamView:
         heard_at: monotonic time of its last result; 0 where there was none.
         seen_at: monotonic time at which it became known.
         failed: why the fetcher can't hear it.
+        missed: by place of the ledger ("lost", "gap"), when it last grew (monotonic) and by which cause.
     """
 
     name: str
@@ -53,6 +56,7 @@ class StreamView:
     silent_stage: str = ""
     configured: Stream | None = None
     results: int = 0
+    missed: dict[str, tuple[float, str]] = field(default_factory=dict)
     track: tuple[str, str] = ("", "")
 
 
@@ -163,6 +167,9 @@ class Board:
         with self._lock:
             view = self._view(ledger.stream)
             if view is not None and view.ledger != ledger:
+                for place in ("lost", "gap"):
+                    if view.ledger is not None and getattr(ledger, place) > getattr(view.ledger, place):
+                        view.missed[place] = (time.monotonic(), _grown(view.ledger, ledger))
                 view.ledger = ledger
                 self._changed(view)
 
@@ -289,6 +296,13 @@ class Board:
                 return Alarm("alarm", f"It has given no result yet.{where}", view.name)
             since = round(time.time() - (time.monotonic() - view.heard_at))
             return Alarm("alarm", f"Results have stopped.{where}", view.name, since)
+        for place, level, text in (
+            ("lost", "alarm", "Seconds of it are being given up ({}): this machine is too slow or a part is stuck."),
+            ("gap", "note", "Its source leaves gaps ({})."),
+        ):
+            at, cause = view.missed.get(place, (0.0, ""))
+            if at and time.monotonic() - at < MISSED_S:
+                return Alarm(cast(Literal["alarm", "note"], level), text.format(cause or "no cause given"), view.name)
         return None
 
     def now(self, view: StreamView) -> Now:
@@ -387,6 +401,12 @@ class Board:
             },
             "results": view.results,
         }  # fmt: skip
+
+
+def _grown(before: Ledger, after: Ledger) -> str:
+    """Return the cause that grew most between two ledgers."""
+    grown = {cause: samples - before.causes.get(cause, 0) for cause, samples in after.causes.items()}
+    return max(grown, key=lambda cause: grown[cause]) if grown else ""
 
 
 def _judging(status: Status) -> Judging:

@@ -88,6 +88,18 @@ def test_a_ledger_that_does_not_add_up_is_an_alarm(dashboard: Running) -> None:
     wait_for(lambda: any("add up" in alarm["text"] for alarm in dashboard.board()["alarms"]), "the alarm")
 
 
+def test_seconds_that_are_given_up_raise_the_alarm_and_gaps_of_the_source_a_note(dashboard: Running) -> None:
+    dashboard.send(result("radio1"), ledger("radio1", 60), result("radio2"), ledger("radio2", 60))
+    wait_for(lambda: dashboard.stream("radio2").get("ledger"), "the ledgers")
+    assert dashboard.board()["alarms"] == []
+    second = 22_050
+    dashboard.send(ledger("radio1", 70, classified=60 * second, lost=10 * second, causes={"stale": 10 * second}))
+    dashboard.send(ledger("radio2", 70, gap_s=10))
+    alarms = wait_for(lambda: len(dashboard.board()["alarms"]) == 2 and dashboard.board()["alarms"], "the alarms")
+    assert [(alarm["stream"], alarm["level"]) for alarm in alarms] == [("radio1", "alarm"), ("radio2", "note")]
+    assert "stale" in alarms[0]["text"] and "http-404" in alarms[1]["text"]
+
+
 @pytest.mark.parametrize("how", ["killed", "frozen"])
 def test_a_lost_broker_shows_within_five_seconds_and_comes_back_by_itself(
     own_mosquitto: Mosquitto, settings_for: Callable[..., Broker], start_dashboard: Callable[..., Running], how: str
