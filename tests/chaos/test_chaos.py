@@ -16,17 +16,17 @@ pytestmark = [pytest.mark.skipif(PROGRAM is None, reason="mosquitto is not insta
 def test_faults_change_no_result_and_no_ledger(tmp_path: Path) -> None:
     music = write_music(tmp_path / "music", {"a": 21.0, "b": 13.0, "c": 17.0})
     report = run.campaign(
-        tmp_path, music, seed=7, total=25, per_round=25, loops=9, pieces=3, triton_every=0, most_rounds=2
+        tmp_path, music, seed=7, total=25, per_round=25, loops=10, pieces=3, triton_every=0, most_rounds=1
     )
     problems = [problem for each in report["rounds"] for problem in each["problems"]]
     assert problems == []
-    assert report["faults"] >= 10, "too few faults happened for the run to mean anything"
+    assert report["faults"] >= 8, "too few faults happened for the run to mean anything"
 
 
 def test_hostile_messages_are_each_answered_for(tmp_path: Path) -> None:
-    report = fuzz.campaign(tmp_path, 300, seed=3)
+    report = fuzz.campaign(tmp_path, 200, seed=3)
     assert report.problems == []
-    assert report.pcm.dead > 100 and report.mel.dead > 100 and report.pcm.worked > 10
+    assert report.pcm.dead > 80 and report.mel.dead > 80 and report.pcm.worked > 10
 
 
 def test_the_plan_of_a_seed_is_always_the_same() -> None:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from services.fetcher.chunks import Cut
 from services.fetcher.courier import Courier, RetransmissionTimer
 from services.fetcher.heard import Bookmark
 from services.settings import Broker, Fetcher
-from tests.broker.mosquitto import Mosquitto, wait_for
+from tests.broker.mosquitto import Mosquitto, free_port, wait_for
 
 Buses = Callable[..., Bus]
 
@@ -328,3 +329,31 @@ def test_live_audio_does_not_pile_up_while_the_broker_is_away(
     f.send(20, live=True)
     wait_for(lambda: f.settled.get(20) == "", "new audio flows", 20)
     assert set(f.pipeline.numbers) == {20}, "what was given up is not sent any more"
+
+
+def test_a_group_member_that_may_not_read_swallows_its_share_and_nothing_is_lost(
+    tmp_path: Path, made: Callable[..., Fixture], buses: Buses
+) -> None:
+    """Mosquitto lets it subscribe, deals it every second chunk, and drops them without a word."""
+    port = free_port()
+    acl = tmp_path / "acl"
+    acl.write_text("topic readwrite #\n\nuser denied\ntopic readwrite denied/acks/#\n")
+    acl.chmod(0o600)
+    config = tmp_path / "mosquitto.conf"
+    config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nacl_file {acl}\nuser root\n")
+    mosquitto = Mosquitto(config, port)
+    f = made(Broker(port=port, root="denied"), credits_per_stream=4)
+    f.pipeline.listen()
+    f.send(0)
+    wait_for(lambda: f.settled == {0: ""}, "the first ack")
+    denied = Pipeline(buses(Broker(port=port, root="denied", username="denied"), "denied-member"), "denied")
+    denied.listen()
+    f.send(*range(1, 40))
+    wait_for(lambda: len(f.settled) == 40, "every ack", 60)
+    assert set(f.settled.values()) == {""} and f.lost == [] and denied.seen == []
+    assert len(f.pipeline.seen) <= 120, "it costs some copies, not a flood"
+    again = [chunk for chunk in f.pipeline.seen if chunk.stretch.attempt > 1]
+    assert again, "the member did take a share"
+    for bus in (denied.bus, f.bus, f.pipeline.bus):
+        bus.stop()
+    mosquitto.stop()
