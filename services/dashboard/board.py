@@ -39,6 +39,7 @@ class StreamView:
         heard_at: monotonic time of its last result; 0 where there was none.
         seen_at: monotonic time at which it became known.
         failed: why the fetcher can't hear it.
+        removed: it was in the configuration and was taken out of it.
         missed: by place of the ledger ("lost", "gap"), when it last grew (monotonic) and by which cause.
     """
 
@@ -55,6 +56,7 @@ class StreamView:
     failed: str = ""
     silent_stage: str = ""
     configured: Stream | None = None
+    removed: bool = False
     results: int = 0
     missed: dict[str, tuple[float, str]] = field(default_factory=dict)
     track: tuple[str, str] = ("", "")
@@ -165,6 +167,8 @@ class Board:
     def ledger(self, ledger: Ledger) -> None:
         """Take a ledger."""
         with self._lock:
+            if self._configured and ledger.stream not in self._configured and ledger.stream not in self._streams:
+                return  # what a stream of earlier days left behind, retained; one that lives shows by its results
             view = self._view(ledger.stream)
             if view is not None and view.ledger != ledger:
                 for place in ("lost", "gap"):
@@ -205,6 +209,7 @@ class Board:
                     if stream is not None and not stream.paused:
                         view.seen_at = time.monotonic()  # resumed: give it time to begin
                         view.failed = ""
+                    view.removed = stream is None
                     view.configured = stream
                     self._changed(view)
 
@@ -213,16 +218,18 @@ class Board:
         with self._lock:
             now = time.monotonic()
             for name, view in list(self._streams.items()):
-                known = self._configured is not None and name in self._configured
-                removed = bool(self._configured) and not known
+                if view.configured is not None:
+                    continue
                 quiet = now - max(view.heard_at, view.seen_at)
                 over = view.ledger is not None and view.ledger.ended
-                if not known and quiet > (REMOVED_S if removed else FORGET_S) and not (over and not removed):
+                if quiet > (REMOVED_S if view.removed else FORGET_S) and (view.removed or not over):
                     if view.run is not None:
                         self._closed.append(view.run)
                     del self._streams[name]
                     self.latencies_s.pop(name, None)
                     self._gone[name] = self._next()
+                    while len(self._gone) > MOST_STREAMS:
+                        del self._gone[next(iter(self._gone))]
 
     def take_history(self) -> tuple[list[Run], list[tuple[float, Event]]]:
         """Hand over what the history is to keep: closed runs, the open ones as they are, and new events."""

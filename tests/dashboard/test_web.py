@@ -141,14 +141,20 @@ def test_strange_messages_and_hostile_text_change_nothing_but_text(dashboard: Ru
     assert dashboard.process.poll() is None
 
 
+def test_a_stream_of_another_box_is_shown_and_what_an_old_one_left_behind_is_not(dashboard: Running) -> None:
+    dashboard.send(ledger("gone-last-year", 60), result("elsewhere"))
+    wait_for(lambda: dashboard.state("elsewhere") == "playing", "elsewhere plays")
+    assert dashboard.state("gone-last-year") == ""
+    assert wait_for(lambda: dashboard.state("elsewhere") == "stopped", "it stops, and is still shown", 12)
+    dashboard.bus.publish(Message(dashboard.topics.ledger("gone-last-year"), b"", retain=True))
+
+
 def test_a_flood_of_stream_names_is_bounded(dashboard: Running) -> None:
     for i in range(2_300):
-        for message in sent(dashboard.topics, ledger(f"s{i}", 1)):
+        for message in sent(dashboard.topics, event(f"s{i}", "started")):
             dashboard.bus.publish(message)
     wait_for(lambda: len(dashboard.board()["states"]) >= 2_000, "many streams", 30)
     assert len(dashboard.board()["states"]) == 2_000
-    for i in range(2_300):
-        dashboard.bus.publish(Message(dashboard.topics.ledger(f"s{i}"), b"", retain=True))
 
 
 def test_history_is_kept_and_answers_at_the_resolution_asked_for(dashboard: Running) -> None:

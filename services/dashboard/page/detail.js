@@ -6,7 +6,7 @@ import { ask, colour, el, moment, percent, say, span, time } from "./words.js";
 const PICTURE_MS = 1500;
 
 export function openDetail(root, name) {
-  const canvas = el("canvas", { width: 187, height: 96, role: "img", "aria-label": `mel-spectrogram of the last window of ${name}` });
+  const canvas = el("canvas", { width: 187, height: 96, hidden: true, role: "img", "aria-label": `mel-spectrogram of the last window of ${name}` });
   const caption = el("figcaption", { text: "Waiting for a window…" });
   const scores = el("div");
   const heard = el("p", { class: "since" });
@@ -29,6 +29,7 @@ export function openDetail(root, name) {
         const answer = await fetch(`/api/spectrogram/${encodeURIComponent(name)}`, { cache: "no-store" });
         if (answer.status === 200) {
           const image = await createImageBitmap(await answer.blob());
+          canvas.hidden = false;
           canvas.width = image.width;
           canvas.height = image.height;
           canvas.getContext("2d").drawImage(image, 0, 0);
