@@ -25,6 +25,7 @@ from services.lifecycle import Life, serve_metrics
 log = logging.getLogger(__name__)
 
 ACCOUNT = Gauge("genre_stream_seconds", "The ledger in seconds, by place", ["stream", "place"])
+MISSING = Gauge("genre_stream_missing_seconds", "Seconds in gaps or lost, by cause", ["stream", "cause"])
 SILENT = Gauge("genre_stream_silent", "1 where a stream had no result for too long", ["stream", "stage"])
 TICK_S = 0.2
 SAVE_S = 1.0
@@ -96,6 +97,8 @@ class Fetcher:
         message = Message(self._life.topics.ledger(name), ledger.to_json(), retain=True)
         for place in ("timeline", "classified", "gap", "lost", "short", "in_flight"):
             ACCOUNT.labels(name, place).set(getattr(ledger, place) / SAMPLE_RATE)
+        for cause, samples in ledger.causes.items():
+            MISSING.labels(name, cause).set(samples / SAMPLE_RATE)
         if message != self._told.get(name) and self._bus.connected:
             self._told[name] = message
             self._bus.publish(message)

@@ -21,6 +21,8 @@ from services.supervisor.processes import Child
 SHM = Path("/dev/shm")
 SHM_PREFIX = "genre_edge_triton"
 ANSWER_S = 1.0
+HANGS_S = 90.0
+"""Loading a model takes seconds, on a small busy machine tens of them; one that was killed amid loading can hang."""
 STOP_S = 15.0
 """SIGTERM takes 5-6 s, and over 20 s after a stub crash: then it is killed."""
 
@@ -136,7 +138,14 @@ def child(
         "VIRTUAL_ENV": str(bundle.python.parent.parent),
     }
     return Child(
-        "triton", argv, log_file, env, stop_s=STOP_S, before=lambda: sweep(prefix), answers=lambda: is_live(http)
+        "triton",
+        argv,
+        log_file,
+        env,
+        stop_s=STOP_S,
+        before=lambda: sweep(prefix),
+        answers=lambda: is_live(http),
+        answer_s=HANGS_S,
     )
 
 
