@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -250,3 +254,44 @@ def test_a_retained_will_says_offline_when_the_process_dies(broker: Broker, buse
     wait_for(lambda: watcher.received, "the will")
     assert watcher.received[0].payload == b"offline"
     watcher.close()
+
+
+def test_a_stopped_member_holds_its_share_no_longer_than_keep_alive_and_session_expiry_say(
+    shared_mosquitto: Mosquitto, settings_for: Callable[..., Broker], buses: Buses
+) -> None:
+    """SIGSTOP, not death: nothing closes its connection. 1.5 keep-alives until the broker does, then the expiry."""
+    broker = settings_for(shared_mosquitto, keepalive_s=2, session_expiry_s=1)
+    bound_s = 1.5 * 2 + 1
+    topic, group = f"{broker.root}/x", f"$share/g/{broker.root}/x"
+    program = f"""
+import time
+from services.bus import Bus
+from services.settings import Broker
+bus = Bus(Broker.model_validate({broker.model_dump()!r}), "stopped-{broker.root}", durable=True, receive_maximum=4)
+bus.subscribe({group!r}, bus.ack)
+bus.start()
+bus.wait_connected(10)
+time.sleep(60)
+"""
+    member = subprocess.Popen([sys.executable, "-c", program])
+    try:
+        sender, other = buses(broker, "sender"), buses(broker, "other")
+        reached = Message(topic, b"?")
+        wait_for(lambda: sender.publish_and_wait(reached, 5).reached_someone, "the member to be stopped", 30)
+        inbox = Inbox(other)
+        other.subscribe(group, inbox)
+        wait_for(lambda: sender.publish_and_wait(reached, 5).accepted and inbox.deliveries, "its share of the group")
+        member.send_signal(signal.SIGSTOP)
+        stopped = time.monotonic()
+
+        def all_to_the_other() -> bool:
+            inbox.deliveries.clear()
+            receipts = [sender.publish_and_wait(Message(topic, str(i).encode()), 5) for i in range(6)]
+            sender.publish_and_wait(Message(f"{broker.root}/order", b""), 5)
+            return all(receipt.reached_someone for receipt in receipts) and len(inbox.deliveries) == 6
+
+        wait_for(all_to_the_other, "the other one gets everything", 30)
+        assert time.monotonic() - stopped < bound_s + 4, "the broker looks for silent clients every few seconds"
+    finally:
+        member.kill()
+        member.wait(10)
