@@ -61,10 +61,10 @@ endif
 test: .venv/dev.stamp .venv-triton/stamp lint ## Set up and run the tests
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -q $(ARGS)
 
-test-web: .venv/dev.stamp ## Drive the web page in a real Chromium: accessibility, keyboard, hostile input, speed
+test-web: .venv/dev.stamp ## Drive the web page in a real Chromium and run every documented command
 	@deploy/system-packages "$(PYTHON)" chromium npm
 	@mkdir -p build/web && cp tests/dashboard/web/package*.json build/web/ && npm ci --silent --prefix build/web
-	@GENRE_WEB=1 $(PY) -m pytest -q -s tests/dashboard/test_page.py $(ARGS)
+	@GENRE_WEB=1 $(PY) -m pytest -q -s tests/dashboard/test_page.py tests/docs $(ARGS)
 
 fuzz: .venv/dev.stamp ## Fuzz the fetcher for half an hour: by mutation, then guided by coverage
 	@$(PY) -m benchmarks.fetcher_fuzz $(ARGS)

@@ -36,6 +36,7 @@ _PARAMETERS: Mapping[str, dict[str, str]] = {
     "fetcher": {"description": "Instance of the fetcher that waits for the ack."},
     "service": {"description": "fetcher, featurizer, inference, dashboard or supervisor."},
     "instance": {"description": "Which replica."},
+    "number": {"description": "Which number, e.g. confidence, score_jazz, lost_s; docs/dashboard-builder.md has all."},
 }
 # Address (without the root), message, retained, direction as a reader of the bus sees it, one sentence.
 _CHANNELS: tuple[tuple[str, str, str, bool, str], ...] = (
@@ -44,6 +45,7 @@ _CHANNELS: tuple[tuple[str, str, str, bool, str], ...] = (
     ("now", "streams/{stream}/now", "Now", True, "What plays now, smoothed."),
     ("ledger", "streams/{stream}/ledger", "Ledger", True, "Every sample of a stream, accounted for."),
     ("status", "status/{service}/{instance}", "Status", True, "Whether a service is there; the will says offline."),
+    ("flat", "flat/{stream}/{number}", "Number", True, "One number of a stream, for tools that read no JSON."),
     ("dead", "dead", "Dead", False, "Messages that cannot be processed, with the reason."),
     ("pcm", "pcm/{stream}", "PcmChunk", False, "Audio from fetcher to featurizer; inside one machine."),
     ("mel", "mel/{recipe}/{stream}", "MelTensor", False, "Features from featurizer to inference."),
@@ -113,6 +115,12 @@ def _messages() -> dict[str, Any]:
             "correlationId": _correlation("id of the chunk: stream/epoch/first_sample/windows"),
             "payload": _bytes("int16 little-endian" if kind is PcmChunk else "dtype of the headers, little-endian"),
         }
+    messages["Number"] = {
+        "name": "Number",
+        "summary": "A decimal number as plain text.",
+        "contentType": "text/plain",
+        "payload": {"type": "string", "pattern": r"^-?\d+(\.\d+)?$"},
+    }
     messages["Ack"] = {
         "name": "Ack",
         "summary": _first_line(contract.Ack),

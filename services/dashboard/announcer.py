@@ -95,7 +95,7 @@ class Announcer:
         """Return a stream's numbers as plain text, by topic level."""
         now = self._board.now(view)
         values: dict[str, float] = {"state": STATE_NUMBERS[now.state], "confidence": now.confidence}
-        values |= {f"score/{_level(label)}": score for label, score in view.verdict.scores.items()}
+        values |= {f"score_{_level(label)}": score for label, score in view.verdict.scores.items()}
         if view.recent:
             last = view.recent[-1]
             values |= {"level_dbfs": last.level_dbfs, "latency_s": last.latency_ms / 1000}

@@ -112,11 +112,11 @@ def test_flat_topics_are_plain_numbers(
     dashboard = start_dashboard(broker, ("radio1",), publish_flat=True)
     dashboard.send(result("radio1"), ledger("radio1", 60, gap_s=2))
     prefix = f"{broker.root}/flat/radio1/"
-    wait_for(lambda: prefix + "score/jazz" in retained() and prefix + "gap_s" in retained(), "numbers")
+    wait_for(lambda: prefix + "score_jazz" in retained() and prefix + "gap_s" in retained(), "numbers")
     numbers = {
         topic.removeprefix(prefix): float(value) for topic, value in retained().items() if topic.startswith(prefix)
     }
-    assert numbers["score/jazz"] == pytest.approx(0.8, abs=0.001)
+    assert numbers["score_jazz"] == pytest.approx(0.8, abs=0.001)
     assert numbers["gap_s"] == 2 and numbers["latency_s"] == 0.42
     assert numbers["timeline_s"] == 60 and numbers["state"] == 1
 

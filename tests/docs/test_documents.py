@@ -208,6 +208,17 @@ def test_every_field_of_every_message_is_explained_in_the_contracts_words(model:
         assert f"| `{name}` | {info.description} |" in text, f"{model.__name__}.{name}"
 
 
+def test_the_asyncapi_document_is_valid_by_its_own_parser() -> None:
+    web, script = ROOT / "build" / "web", ROOT / "tests" / "dashboard" / "web" / "asyncapi.mjs"
+    if shutil.which("node") is None or not (web / "node_modules" / "@asyncapi").is_dir():
+        pytest.skip("needs node and @asyncapi/parser: run 'make test-web'")
+    (web / script.name).write_text(script.read_text())  # node looks for packages beside the script
+    argv = ["node", str(web / script.name), str(DOCS / "contract" / "asyncapi.json")]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "valid: 10 channels" in done.stdout
+
+
 def test_every_link_leads_somewhere() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\((?!http)([^)#]+)", (DOCS / page).read_text()):

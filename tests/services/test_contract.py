@@ -324,6 +324,7 @@ def test_the_asyncapi_document_names_every_topic_and_every_reference_leads_somew
         TOPICS.dead,
         TOPICS.now("{stream}"),
         TOPICS.ledger("{stream}"),
+        TOPICS.flat("{stream}", "{number}"),
         TOPICS.acks("{fetcher}"),
         TOPICS.status("{service}", "{instance}"),
     }
