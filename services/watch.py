@@ -19,19 +19,16 @@ from services import logs, settings
 from services.contract import Event, Result
 from services.errors import UsageError
 from services.supervisor.observer import Observer
+from services.terminal import printable
 
 CONNECT_S = 5.0
 
 
 def _line(result: Result) -> str:
+    """Return one result as a line for a pipe or a person."""
     playing = " - ".join(part for part in (result.artist, result.title) if part)
-    text = f"{result.observed_at}  {result.stream}  {result.genre or result.kind:10} {100 * result.confidence:3.0f} %"
-    return f"{text}  {printable(playing)}".rstrip()
-
-
-def printable(text: str) -> str:
-    """Return text without control characters: a title must not move the cursor or recolour a terminal."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    genre = f"{result.genre or result.kind:10} {100 * result.confidence:3.0f} %"
+    return printable(f"{result.observed_at}  {result.stream}  {genre}  {playing}").rstrip()
 
 
 @click.command()

@@ -20,8 +20,9 @@ import click
 from services import logs, settings
 from services.classify.decode import SUFFIXES
 from services.classify.pipeline import Classified, Pipeline
-from services.classify.report import COLUMNS, as_csv, as_json, as_row, csv_line, printable, svg
+from services.classify.report import COLUMNS, as_csv, as_json, as_row, csv_line, svg
 from services.errors import GenreError, UsageError
+from services.terminal import printable
 
 _pipeline: Pipeline | None = None
 """One a worker process: a model is loaded once, not once a file."""

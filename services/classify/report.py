@@ -14,6 +14,7 @@ from typing import Any
 
 from services.classify.pipeline import Classified, Window
 from services.inference.verdict import Verdict
+from services.terminal import printable
 
 COLOURS = {
     "blues": "#2f6fdb", "classical": "#a98300", "country": "#b8652a", "disco": "#b93fc0", "hiphop": "#7a5ad6",
@@ -107,11 +108,6 @@ def strip(windows: Sequence[Window], most: int = 32) -> str:
             runs.append(word)
     shown = " ".join(printable(run) for run in runs[:most])
     return shown + (" …" if len(runs) > most else "")
-
-
-def printable(text: str) -> str:
-    """Return text without control characters: a file's name must not move the cursor."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def svg(found: Classified, width: int = 1000) -> str:

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 KEEPALIVE_S = 2
 """A broker that hangs is noticed after two of these, so that the page says so within 5 s."""
-HISTORY_EVERY_S = 5.0
+HISTORY_EVERY_S = 10.0
 LOOP_STUCK_S = 20.0
 
 

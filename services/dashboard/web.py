@@ -147,6 +147,7 @@ class _Routes:
 
     def __init__(self, house: House) -> None:
         self._house = house
+        self._made: dict[int, tuple[float, int, bytes]] = {}
 
     # --- looking ---------------------------------------------------------------------------------------------------
 
@@ -203,12 +204,23 @@ class _Routes:
         house.readers += 1
         try:
             while not house.stopping():
-                update = house.board.since(version)
-                version = update["version"]
-                yield b"retry: 1000\ndata: " + json.dumps(update, separators=(",", ":")).encode() + b"\n\n"
+                version, event = self._update(version)
+                yield event
                 await asyncio.sleep(TICK_S)
         finally:
             house.readers -= 1
+
+    def _update(self, version: int) -> tuple[int, bytes]:
+        """Return what changed after a version, as an event: made once for all browsers that ask at about one time."""
+        now = time.monotonic()
+        at, after, event = self._made.get(version, (0.0, 0, b""))
+        if now - at > TICK_S / 2:
+            update = self._house.board.since(version)
+            after = update["version"]
+            event = b"retry: 1000\ndata: " + json.dumps(update, separators=(",", ":")).encode() + b"\n\n"
+            self._made = {key: value for key, value in self._made.items() if now - value[0] <= TICK_S / 2}
+            self._made[version] = (now, after, event)
+        return after, event
 
     async def timeline(self, request: Request) -> Response:
         """Runs of every stream, as many as the screen can show."""

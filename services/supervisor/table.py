@@ -12,6 +12,7 @@ from rich.text import Text
 
 from services.contract import SAMPLE_RATE, Result
 from services.supervisor.observer import Observer, Seen
+from services.terminal import printable
 
 COLOURS = {
     "blues": "dodger_blue2",
@@ -30,7 +31,11 @@ SHADES = " ▁▂▃▄▅▆▇█"
 
 def table(observer: Observer, title: str, note: str = "") -> Table:
     """Return the table of everything the observer has seen."""
-    drawn = Table(title=title, caption=note, title_justify="left", caption_justify="left", expand=False)
+    # Text, not str: rich would read brackets in what others wrote as markup.
+    caption = Text("\n".join(printable(line) for line in note.splitlines()))
+    drawn = Table(
+        title=Text(printable(title)), caption=caption, title_justify="left", caption_justify="left", expand=False
+    )
     drawn.add_column("stream", no_wrap=True, max_width=24)
     drawn.add_column("now", no_wrap=True, min_width=10)
     drawn.add_column("sure", justify="right")
@@ -54,10 +59,10 @@ def _row(seen: Seen) -> tuple[Text | str, ...]:
     heard = _clock(ledger.classified) if ledger else ""
     lost = f"{(ledger.lost + ledger.gap) / SAMPLE_RATE:.1f} s" if ledger and ledger.lost + ledger.gap else "0"
     return (
-        Text(now, style=COLOURS.get(now, "bold")),
+        Text(printable(now), style=COLOURS.get(now, "bold")),
         f"{100 * sure:.0f} %" if sure else "",
         strip(recent),
-        Text(playing, overflow="ellipsis"),
+        Text(printable(playing), overflow="ellipsis"),
         heard,
         Text(lost, style="" if lost == "0" else "yellow"),
         f"{last.latency_ms:.0f} ms" if last else "",
@@ -90,13 +95,13 @@ def _smoothed(recent: list[Result]) -> tuple[str, float]:
 def _state(seen: Seen) -> Text:
     event = seen.last_event
     if seen.failed:
-        return Text(seen.failed, style="red", overflow="ellipsis")
+        return Text(printable(seen.failed), style="red", overflow="ellipsis")
     if seen.ledger and seen.ledger.ended:
         return Text("ended", style="green")
     if event and event.kind == "silent":
         return Text(f"no results: {event.stage}", style="red")
     if event and event.kind in ("gap", "lost"):
-        return Text(f"{event.kind} {event.seconds:.1f} s: {event.cause}", style="yellow")
+        return Text(printable(f"{event.kind} {event.seconds:.1f} s: {event.cause}"), style="yellow")
     return Text("listening" if seen.results else "starting", style="green" if seen.results else "grey50")
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -53,3 +54,23 @@ def test_a_broker_that_is_not_there_is_told_in_one_line() -> None:
     done = subprocess.run(argv, capture_output=True, text=True, timeout=40)
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and "no connection" in done.stderr
     assert "Mosquitto" in done.stderr
+
+
+def test_the_table_shows_hostile_text_as_text() -> None:
+    from rich.console import Console
+
+    from services.contract import Status
+    from services.supervisor.observer import Observer
+    from services.supervisor.table import table
+    from tests.dashboard.pretend import status
+
+    observer = Observer(Broker(), "table")
+    bad = "[/red]\x1b[2J[link=x]"
+    observer._result(result("radio1", genre=bad, title=bad, artist=bad, scores={bad: 1.0}).to_json())
+    observer._event(event("radio1", "error", reason=bad).to_json())
+    observer._status(status("inference", instance=bad).to_json())
+    assert isinstance(next(iter(observer.status.values())), Status)
+    console = Console(width=300, record=True, force_terminal=False, file=open(os.devnull, "w"))  # noqa: SIM115
+    console.print(table(observer, f"title {bad}", f"note {bad}\nCtrl-C"))
+    text = console.export_text()
+    assert "\x1b" not in text and "[/red]" in text
