@@ -144,15 +144,29 @@ def child(
         env,
         stop_s=STOP_S,
         before=lambda: sweep(prefix),
-        answers=lambda: is_live(http),
+        answers=lambda: is_ready(http, model),
         answer_s=HANGS_S,
     )
 
 
 def is_live(port: int) -> bool:
-    """Whether a server on this machine answers at all; one that hangs while it loads its first model does not."""
+    """Whether a server on this machine answers at all."""
+    return _answers(port, "health/live")
+
+
+def is_ready(port: int, model: str) -> bool:
+    """Whether a server on this machine has a model ready, in its own words.
+
+    Not whether the model answers: Triton calls one ready whose process is dead, and inference cures that by loading it
+    again. But a process that dies amid loading can leave the model "loading or unloading" for ever, deaf to every
+    request to load; then only a new server helps.
+    """
+    return _answers(port, f"models/{model}/ready")
+
+
+def _answers(port: int, path: str) -> bool:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/health/live", timeout=ANSWER_S) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/{path}", timeout=ANSWER_S) as answer:
             return int(answer.status) == 200
     except OSError:
         return False

@@ -62,7 +62,8 @@ class Recorder:
         if known is not values:
             self.duplicates += 1
             if known != values:
-                self.differing.append(values["id"])
+                changed = {name: (known[name], value) for name, value in values.items() if known[name] != value}
+                self.differing.append(f"{values['id']}: {changed}")
 
     def _ledger(self, payload: bytes) -> None:
         ledger = parse(Ledger, payload)

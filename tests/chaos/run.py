@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.chaos import faults, streams
+from tests.chaos import faults, live, streams
 from tests.chaos.house import House, Shape
 
 SETTLE_S = 240.0
@@ -219,21 +219,6 @@ def _say(report: Round) -> None:
         print(f"    {problem[:600]}", flush=True)
 
 
-def default_music(folder: Path, pieces: int) -> Path:
-    """Return music: clips of the shared data set where it is there, else the demo's composed pieces."""
-    clips = sorted((streams.ROOT.parent / "shared" / "data" / "gtzan-subset").glob("*/*.flac"))
-    music = folder / "music"
-    music.mkdir()
-    if clips:
-        for clip in clips[:: max(1, len(clips) // pieces)][:pieces]:
-            shutil.copy(clip, music / clip.name)
-    else:
-        from services.origin.demo_music import render
-
-        render(music)
-    return music
-
-
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -243,11 +228,12 @@ def main() -> int:
     parser.add_argument("--loops", type=int, default=12, help="how often each piece is repeated")
     parser.add_argument("--pieces", type=int, default=6)
     parser.add_argument("--triton-every", type=int, default=4, help="each n-th round uses Triton; 0 none")
+    parser.add_argument("--live-seconds", type=float, default=60, help="then disturb live streams for so long; 0 not")
     parser.add_argument("--music", type=Path, help="folder of music; default: shared clips or the demo's pieces")
     parser.add_argument("--report", type=Path, default=Path("chaos-report.json"))
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="genre-chaos-"))
-    music = given.music or default_music(folder, given.pieces)
+    music = given.music or streams.default_music(folder, given.pieces)
     report = campaign(
         folder,
         music,
@@ -258,9 +244,13 @@ def main() -> int:
         pieces=given.pieces,
         triton_every=given.triton_every,
     )
+    if given.live_seconds:
+        (folder / "live").mkdir()
+        report["live"] = live.run_live(folder / "live", music, seed=given.seed, seconds=given.live_seconds)
+        print(f"live: {report['live'] or 'ok'}", flush=True)
     given.report.write_text(json.dumps(report, indent=1))
     print(f"{report['faults']} faults, {len(report['failed_rounds'])} failed rounds; report: {given.report}")
-    if report["failed_rounds"] or any(each["problems"] for each in report["rounds"]):
+    if report.get("live") or any(each["problems"] for each in report["rounds"]):
         print(f"what the failed rounds left is in {folder}")
         return 1
     shutil.rmtree(folder)

@@ -17,7 +17,7 @@ from statistics import median
 import psutil
 
 from services.origin.package import Packaging, package_folder
-from tests.chaos import run, streams
+from tests.chaos import streams
 from tests.chaos.house import House, Shape
 
 SAMPLE_S = 5.0
@@ -119,7 +119,7 @@ def main() -> int:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="genre-soak-") as name:
         folder = Path(name)
-        report = soak(folder, given.music or run.default_music(folder, 4), given.minutes, given.streams)
+        report = soak(folder, given.music or streams.default_music(folder, 4), given.minutes, given.streams)
     given.report.write_text(json.dumps(asdict(report), indent=1))
     print(json.dumps(asdict(report), indent=1))
     return 1 if report.problems else 0

@@ -92,3 +92,18 @@ def tiny_model(models_dir: Path) -> str:
     card.update(name="tiny", files=[entry], parameters=int(weights.size + over_time.size))
     (folder / "card.json").write_text(json.dumps(card))
     return "tiny"
+
+
+def default_music(folder: Path, pieces: int) -> Path:
+    """Return music: clips of the shared data set where it is there, else the demo's composed pieces."""
+    clips = sorted((ROOT.parent / "shared" / "data" / "gtzan-subset").glob("*/*.flac"))
+    music = folder / "music"
+    music.mkdir()
+    if clips:
+        for clip in clips[:: max(1, len(clips) // pieces)][:pieces]:
+            shutil.copy(clip, music / clip.name)
+    else:
+        from services.origin.demo_music import render
+
+        render(music)
+    return music
