@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from services.contract import WINDOW
 from services.origin.package import Packaging, package_folder
@@ -22,6 +23,7 @@ from tests.chaos import faults, streams
 from tests.chaos.house import House, Shape
 
 CAUSES = {"stale", "behind", "no-answer", "left", "restart", "expired", "missed"}
+MOST_ROUNDING = 0.02
 QUIET_S = 20.0
 """After the last fault: long enough for every replica to be back and for a stuck share to be dealt anew."""
 
@@ -98,11 +100,23 @@ def judged(house: House, count: int) -> list[str]:
             end = max(end, min(first + WINDOW, ledger.timeline))
         if covered < ledger.classified - ledger.short:
             problems.append(f"{name}: results cover {covered} samples, the ledger calls {ledger.classified} classified")
-    if recorder.differing:
-        problems.append(f"{len(recorder.differing)} copies differ, e.g. {recorder.differing[0]}")
+    differing = [each for each in recorder.differing if not _rounding(each[1])]
+    if differing:
+        problems.append(f"{len(differing)} copies differ, e.g. {differing[0]}")
     if recorder.strange:
         problems.append(f"strange messages, e.g. {recorder.strange[0]}")
     return problems
+
+
+def _rounding(changed: dict[str, tuple[Any, Any]]) -> bool:
+    """Whether copies differ by no more than a decoder that had a run-up instead of the epoch's start.
+
+    A fetcher that is killed hears a live epoch again from the oldest segment that is still listed: docs/hls.md.
+    """
+    if not set(changed) <= {"confidence", "scores", "genre", "kind", "level_dbfs"}:
+        return False
+    before, after = changed.get("scores", ({}, {}))
+    return all(abs(score - after[label]) <= MOST_ROUNDING for label, score in before.items())
 
 
 def main() -> int:

@@ -23,7 +23,7 @@ class Recorder:
     def __init__(self, broker: Broker) -> None:
         topics = Topics(broker.root)
         self.results: dict[str, dict[str, Any]] = {}
-        self.differing: list[str] = []
+        self.differing: list[tuple[str, dict[str, tuple[Any, Any]]]] = []
         self.duplicates = 0
         self.ledgers: dict[str, Ledger] = {}
         self.dead: list[Dead] = []
@@ -63,7 +63,7 @@ class Recorder:
             self.duplicates += 1
             if known != values:
                 changed = {name: (known[name], value) for name, value in values.items() if known[name] != value}
-                self.differing.append(f"{values['id']}: {changed}")
+                self.differing.append((values["id"], changed))
 
     def _ledger(self, payload: bytes) -> None:
         ledger = parse(Ledger, payload)
