@@ -163,3 +163,13 @@ def test_a_suspended_supervisor_kills_nobody(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(time, "monotonic", lambda: real() + 3600)
     assert not watchdog.hangs()
     watchdog.close()
+
+
+def test_a_child_that_does_not_answer_is_killed_and_one_that_does_is_left_alone(
+    house: Household, child: Callable[..., Child], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "ASK_EVERY_S", 0.02)
+    deaf = house.add(child(SLEEPER, "deaf", answers=lambda: False, answer_s=0.3, _pause=0.05))
+    well = house.add(child(SLEEPER, "well", answers=lambda: True, answer_s=0.3))
+    wait_for(lambda: house.keep() or (deaf.hangs >= 1 and deaf.restarts >= 1), "the deaf one is killed and comes back")
+    assert well.hangs == 0 and well.restarts == 0
