@@ -46,7 +46,8 @@ def test_an_oversize_message_is_refused_and_a_full_chunk_is_not(
     assert client.publish("genre/pcm/x", bytes(1_000_000)) < 128
     client.client.publish("genre/pcm/x", bytes(2_100_000), 1)
     wait_for(lambda: client.disconnects, "the refusal")
-    assert client.disconnects[0] == 149
+    # 128 where the reset of the connection, with the rest of the message unread, overtakes the DISCONNECT.
+    assert client.disconnects[0] in (149, 128)
 
 
 def test_a_durable_subscriber_loses_nothing_when_the_broker_is_killed(
