@@ -166,6 +166,7 @@ def campaign(
     pieces: int,
     triton_every: int,
     most_rounds: int = 1000,
+    pace_s: float = 0.5,
 ) -> dict[str, Any]:
     """Run rounds until `total` faults were done; return the report."""
     models = folder / "models"
@@ -186,7 +187,7 @@ def campaign(
         this = shape(name, persistence=persistence, triton=triton)
         report = Round(f"{name}{' triton' if triton else ''}{' persistence' if persistence else ''}")
         done = sum(each.faults for each in rounds)
-        plan = faults.plan(seed * 1000 + number, this.services(), triton=triton)
+        plan = faults.plan(seed * 1000 + number, this.services(), triton=triton, pace_s=pace_s)
         house = run_round(this, plan, min(per_round, total - done), report)
         compare(house, reference, report)
         rounds.append(report)

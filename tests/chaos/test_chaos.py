@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.skipif(PROGRAM is None, reason="mosquitto is not insta
 def test_faults_change_no_result_and_no_ledger(tmp_path: Path) -> None:
     music = write_music(tmp_path / "music", {"a": 21.0, "b": 13.0, "c": 17.0})
     report = run.campaign(
-        tmp_path, music, seed=7, total=25, per_round=25, loops=10, pieces=3, triton_every=0, most_rounds=1
+        tmp_path, music, seed=7, total=25, per_round=25, loops=40, pieces=3, triton_every=0, most_rounds=1, pace_s=0.2
     )
     problems = [problem for each in report["rounds"] for problem in each["problems"]]
     assert problems == []
