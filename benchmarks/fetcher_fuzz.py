@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import inspect
 import json
 import random
 import resource
@@ -17,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from services.fetcher import id3, mp4
+from services.fetcher import epochs, id3, live, mp4, playlist, segment_media
 from services.fetcher.encryption import DecryptionError, decrypt
 from services.fetcher.epochs import Epochs
 from services.fetcher.heard import Audio, EpochEnded, EpochStarted, Gap
@@ -56,24 +57,24 @@ v.m3u8
 def parse_hostile(text: str) -> None:
     """Read a hostile playlist and follow it, as a live stream does."""
     try:
-        playlist = parse(text, "http://h.example/a/list.m3u8")
+        read = parse(text, "http://h.example/a/list.m3u8")
     except PlaylistError:
         return
-    if isinstance(playlist, MediaPlaylist):
+    if isinstance(read, MediaPlaylist):
         follower = Follower(3.0, 60.0)
         for now in (0.0, 5.0):
-            for segment in follower.update(playlist, now, patient=now > 0).segments[:3]:
+            for segment in follower.update(read, now, patient=now > 0).segments[:3]:
                 follower.take(segment)
 
 
 def hear_hostile(parts: list[bytes], init: bytes | None = None) -> None:
     """Hear hostile segments and check that the positions add up."""
-    epochs = Epochs()
+    ear = Epochs()
     items = []
     for number, data in enumerate(parts):
         segment = Segment(number, 0, f"{number}.ts", 2.0, "Artist - Title")
-        items += list(epochs.hear(segment, data, init, 0.0))
-    items += list(epochs.end())
+        items += list(ear.hear(segment, data, init, 0.0))
+    items += list(ear.end())
     position = 0
     for item in items:
         if isinstance(item, (Audio, Gap, EpochStarted)):
@@ -84,7 +85,7 @@ def hear_hostile(parts: list[bytes], init: bytes | None = None) -> None:
             position += item.samples
         elif isinstance(item, EpochEnded):
             assert item.end_sample == position, item
-    assert position == epochs.position
+    assert position == ear.position
 
 
 def mutated(data: bytes, chance: random.Random) -> bytes:
@@ -196,7 +197,12 @@ def _guided(runs: int) -> None:
             Path(corpus, f"p{number}").write_bytes(b"\0" + text.encode())
         for number, (parts, _) in enumerate(segments()):
             Path(corpus, f"s{number}").write_bytes(b"\xff" + parts[0][:20_000])
-        atheris.instrument_all()
+        for module in (playlist, live, id3, mp4, epochs, segment_media):
+            classes = [vars(thing) for thing in vars(module).values() if inspect.isclass(thing)]
+            for names in (vars(module), *classes):
+                for thing in names.values():
+                    if inspect.isfunction(thing) and thing.__module__ == module.__name__:
+                        atheris.instrument_func(thing)
         atheris.Setup(
             [sys.argv[0], f"-runs={runs}", "-max_len=20000", "-timeout=10", "-rss_limit_mb=1024", corpus], one_input
         )

@@ -20,6 +20,7 @@ from services.fetcher.timestamps import CLOCK_HZ
 
 CODECS = ("aac", "aac_latm", "mp3", "mp2", "ac3", "eac3", "opus", "flac", "alac")
 TS_PACKET = 188
+MOST_LATE_STREAMS = 16
 # What libav may look at before it names the streams: the PMT tells the codec. No frame is decoded for that (a decoder
 # that is not on the white list is not opened), and the end of the data is not searched for the duration.
 _QUICK_LOOK = {
@@ -183,9 +184,9 @@ class SegmentMedia:
         own = self._stream.index
         try:
             if not self._id3:
-                yield from (packet for packet in self._container.demux(self._stream) if packet.size)
+                yield from (packet for packet in self._demuxed() if packet.size)
                 return
-            for packet in self._container.demux([self._stream, *self._id3]):
+            for packet in self._demuxed():
                 if packet.stream_index == own:
                     if packet.size:
                         yield packet
@@ -194,6 +195,19 @@ class SegmentMedia:
                     self.events.append(TimedTags(at_s, id3.read(bytes(packet))))
         except (av.error.FFmpegError, OverflowError):
             return
+
+    def _demuxed(self) -> Iterator[av.Packet]:
+        """Yield the packets of audio and ID3, also where a new stream appears in the middle of the segment.
+
+        PyAV does not know of such a stream and stumbles over its first packet (IndexError); asked again, it goes on
+        with the next one.
+        """
+        for _ in range(MOST_LATE_STREAMS):
+            try:
+                yield from self._container.demux([self._stream, *self._id3])
+                return
+            except IndexError:
+                continue
 
     def start_s(self, first: av.Packet) -> float | None:
         """Return when the segment begins: the timestamp of its first packet or of its ID3 tag."""
