@@ -50,9 +50,11 @@ class Recording:
         suffix = f".{len(self.files) + 1}{self.out.suffix}" if self.files else self.out.suffix
         path = self.out.with_suffix(suffix)
         try:
-            self._wave = wave.open(str(path), "wb")  # noqa: SIM115  (closed by close)
+            # Opened here, not by wave: where that fails, its half-made object complains on stderr when it is collected.
+            self._file = path.open("wb")
         except OSError as error:
             raise GenreError(str(path), f"can't be written ({error.strerror})", "give --out another path") from error
+        self._wave = wave.open(self._file, "wb")  # noqa: SIM115  (closed by close)
         self._wave.setparams((channels, 2, rate, 0, "NONE", ""))
         self._format = (rate, channels)
         self.files.append(path)
@@ -79,6 +81,7 @@ class Recording:
         """Finish the file."""
         if self._wave is not None:
             self._wave.close()
+            self._file.close()
             self._wave = None
 
 
