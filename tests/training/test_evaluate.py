@@ -163,6 +163,20 @@ def test_a_model_is_rewritten_for_another_target(tmp_path: Path, target: str, sa
     assert [path.name for path in tmp_path.iterdir()] == ["musicnn"]
 
 
+def test_a_report_becomes_part_of_the_card_and_another_models_does_not(tmp_path: Path, clips: Path) -> None:
+    shutil.copytree(MODELS / "musicnn", tmp_path / "models" / "musicnn")
+    report = tmp_path / "report.json"
+    report.write_text(genre("evaluate", "--audio", clips, "--index", clips / "index.csv", "--json").stdout)
+    arguments = ("export", "--models", tmp_path / "models", "--evaluation", report, "--protocol", "three clips")
+    before = len(load_card(MODELS, "musicnn").evaluations)
+    assert genre(*arguments).returncode == 0
+    added = load_card(tmp_path / "models", "musicnn").evaluations
+    assert len(added) == before + 1 and (added[-1].protocol, added[-1].n_clips) == ("three clips", 3)
+    report.write_text(report.read_text().replace('"musicnn"', '"other"'))
+    assert "is no report of musicnn" in refused(genre(*arguments))
+    assert "--protocol" in refused(genre(*arguments[:5]))
+
+
 def test_tensorflow_is_not_imported_to_evaluate() -> None:
     code = "import sys, training.evaluate; print([m for m in ('tensorflow', 'keras', 'librosa') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
