@@ -70,3 +70,26 @@ def test_a_plan_needs_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(repository.shutil, "which", lambda *args, **kwargs: None)
     with pytest.raises(GenreError, match="trtexec: is not on this machine"):
         repository.write(ROOT / "models", tmp_path, repository.DEVICES["jetpack5"])
+
+
+def test_a_real_triton_answers_as_the_reference_does(tmp_path: Path) -> None:
+    from services.supervisor import triton_server
+    from services.supervisor.processes import Household
+    from tests.broker.mosquitto import free_port, wait_for
+
+    try:
+        bundle = triton_server.find()
+    except GenreError as error:
+        pytest.skip(str(error))
+    ports = (free_port(), free_port(), free_port())
+    child = triton_server.child(bundle, ROOT / "models", "musicnn", tmp_path, ports, tmp_path / "log")
+    house = Household()
+    house.add(child)
+    try:
+        wait_for(lambda: triton_server.is_live(ports[0]), "Triton is live", 60)
+        card = load_card(ROOT / "models", "musicnn")
+        difference, agreement = script("check").compare(card, f"127.0.0.1:{ports[1]}", 10.0, 24)
+    finally:
+        house.end()
+    assert difference <= 1e-4
+    assert agreement == 1.0
