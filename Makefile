@@ -61,6 +61,10 @@ endif
 test: .venv/dev.stamp .venv-triton/stamp lint ## Set up and run the tests
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -q $(ARGS)
 
+test-deploy: .venv/dev.stamp ## Boot a real systemd with the package (root, debootstrap, systemd-container)
+	@GENRE_TEST_DEPLOY=1 $(PY) -m pytest -q -x --timeout 900 tests/deploy $(ARGS)
+	@$(PY) deploy/locks.py check
+
 test-web: .venv/dev.stamp ## Drive the web page in a real Chromium and run every documented command
 	@deploy/system-packages "$(PYTHON)" chromium npm
 	@mkdir -p build/web && cp tests/dashboard/web/package*.json build/web/ && npm ci --silent --prefix build/web
