@@ -199,7 +199,7 @@ def test_through_all_of_this_no_window_is_missing(wall: Wall) -> None:
     wall.more("radio1", 4)
     ledger = wall.ledgers["radio1"]
     assert ledger["timeline"] == ledger["classified"] + ledger["gap"] + ledger["lost"] + ledger["short"]
-    assert (ledger["lost"], ledger["gap"]) == (0, 0), ledger
+    assert (ledger["lost"], ledger["gap"]) == (0, 0), f"{ledger['causes']}: {ledger}"
     assert wall.holes("radio1") == []
 
 
