@@ -56,6 +56,7 @@ class Decoder:
         self._fifo = av.AudioFifo()
         self.rate = self.channels = self.waiting = 0
         self.first_pts: int | None = None
+        self._form: tuple[int, int, str] | None = None
 
     def decode(self, packet: av.Packet | None) -> int:
         """Decode a packet and keep its samples; None drains what the codec still holds.
@@ -69,25 +70,24 @@ class Decoder:
         """
         given = 0
         for frame in self._decode(packet):
-            if not self.rate:
-                self._begin(frame)
+            form = (frame.sample_rate, frame.layout.nb_channels, frame.format.name)
+            if form != self._form:
+                # Not left to the FIFO: it does not look at the channels, and reads planes that are not there.
+                if self.rate:
+                    raise FormatChangedError
+                self._begin(frame, form)
             frame.pts = None  # else the FIFO insists on timestamps without the least jitter
-            try:
-                self._fifo.write(frame)
-            except ValueError as error:
-                if frame.sample_rate == self.rate and frame.layout.nb_channels == self.channels:
-                    raise
-                raise FormatChangedError from error
+            self._fifo.write(frame)
             given += frame.samples
         self.waiting += given
         return given
 
-    def _begin(self, frame: av.AudioFrame) -> None:
+    def _begin(self, frame: av.AudioFrame, form: tuple[int, int, str]) -> None:
         """Take the format from the first frame."""
-        channels = frame.layout.nb_channels
-        if not (LOWEST_RATE <= frame.sample_rate <= HIGHEST_RATE and 0 < channels <= MOST_CHANNELS):
-            raise av.error.InvalidDataError(0, f"{frame.sample_rate} Hz, {channels} channels")
-        self.rate, self.channels, self.first_pts = frame.sample_rate, channels, frame.pts
+        rate, channels, _ = form
+        if not (LOWEST_RATE <= rate <= HIGHEST_RATE and 0 < channels <= MOST_CHANNELS):
+            raise av.error.InvalidDataError(0, f"{rate} Hz, {channels} channels")
+        self._form, self.rate, self.channels, self.first_pts = form, rate, channels, frame.pts
 
     def take(self) -> Native:
         """Return the samples kept so far, full scale 1.0.
@@ -102,7 +102,9 @@ class Decoder:
 def floats(frame: av.AudioFrame) -> Native:
     """Return the samples of a frame as float32, full scale 1.0."""
     if frame.format.name == "fltp":  # what AAC, MP3, AC-3 and Opus give: no copy
-        return tuple(np.frombuffer(plane, np.float32, frame.samples) for plane in frame.planes)
+        # With 8 channels PyAV lists planes beyond the last one, at addresses that are none.
+        planes = frame.planes[: frame.layout.nb_channels]
+        return tuple(np.frombuffer(plane, np.float32, frame.samples) for plane in planes)
     samples = frame.to_ndarray()
     if not frame.format.is_planar:
         samples = samples.reshape(-1, frame.layout.nb_channels).T

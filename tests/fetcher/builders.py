@@ -196,6 +196,7 @@ FORMATS: dict[str, tuple[list[str], str]] = {
     "fmp4-ac3": (["-c:a", "ac3", "-ar", "48000"], "fmp4"),
     "fmp4-eac3": (["-c:a", "eac3", "-ar", "48000"], "fmp4"),
     "fmp4-opus": (["-c:a", "libopus", "-ar", "48000"], "fmp4"),
+    "ts-aac-7.1": (["-ac", "8", "-c:a", "aac", "-b:a", "384k", "-ar", "48000"], "ts"),
     "fmp4-flac": (["-c:a", "flac", "-sample_fmt", "s16", "-strict", "-2"], "fmp4"),
     "packed-aac": (["-c:a", "aac", "-b:a", "128k", "-aac_pns", "0"], "adts"),
     "packed-mp3": (["-c:a", "libmp3lame", "-b:a", "128k"], "mp3"),
