@@ -135,12 +135,12 @@ def write(found: Reproduced, models: Path, version: str, calibration: int, targe
     clip_labels = np.zeros(len(names), np.intp)
     clip_labels[clip_of] = labels
 
-    plain = vgg16_onnx.scores(vgg16_onnx.float_model(found.weights), heard)
+    plain = vgg16_onnx.scores(vgg16_onnx.float_model(found.weights), heard, 2)
     temperature = metrics.fit_temperature(np.log(np.maximum(plain, 1e-9)), labels)
     whole = vgg16_onnx.float_model(found.weights, temperature)
     chosen = np.random.default_rng(0).permutation(found.train)[:calibration]
     small = vgg16_onnx.int8_model(whole, np.asarray(found.features[np.sort(chosen)]))
-    scores = {"fp32": vgg16_onnx.scores(whole, heard), "int8": vgg16_onnx.scores(small, heard)}
+    scores = {"fp32": vgg16_onnx.scores(whole, heard, 2), "int8": vgg16_onnx.scores(small, heard, 2)}
     agreement = vgg16_onnx.agreement(scores["fp32"], scores["int8"])
     if agreement < LEAST_AGREEMENT:
         reason = f"int8 gives another genre than float32 in {1 - agreement:.2%} of {len(valid)} windows"
@@ -184,7 +184,7 @@ def write(found: Reproduced, models: Path, version: str, calibration: int, targe
             "data": f"{artist['n_train_windows']} windows of 66,000 samples; {artist['protocol']}",
             "method": f"the last {settings['train_blocks']} of 5 blocks and the head, {len(artist['history'])} epochs, "
             + ", ".join(f"{name} {settings[name]}" for name in ("learning_rate", "decay", "momentum", "batch", "seed")),
-            "int8": f"ranges (percentile 99.99) from {len(chosen)} training windows, a weight scale for each channel",
+            "int8": f"ranges (MinMax) from {len(chosen)} training windows, per-channel weights, first and last layers float",
             "time": f"{artist['seconds']:.0f} s",
         },
         "evaluations": evaluations,
