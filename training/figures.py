@@ -124,7 +124,8 @@ def curves(runs: Sequence[tuple[str, Sequence[Mapping[str, float]]]], path: Path
     panels = figure.subplots(1, len(runs), squeeze=False, sharey=True)[0]
     for panel, (title, history) in zip(panels, runs, strict=True):
         epochs = [line["epoch"] for line in history]
-        for key, label, colour in (("train_accuracy", "training (with dropout)", GREY), ("valid_accuracy", "validation", BLUE)):
+        lines = ("train_accuracy", "training (with dropout)", GREY), ("valid_accuracy", "validation", BLUE)
+        for key, label, colour in lines:
             values = [100 * line[key] for line in history]
             panel.plot(epochs, values, color=colour, label=label, linewidth=2, marker="o", markersize=3)
             panel.annotate(f"{values[-1]:.1f}", (epochs[-1], values[-1]), xytext=(5, 0), textcoords="offset points",

@@ -184,7 +184,7 @@ def write(found: Reproduced, models: Path, version: str, calibration: int, targe
             "data": f"{artist['n_train_windows']} windows of 66,000 samples; {artist['protocol']}",
             "method": f"the last {settings['train_blocks']} of 5 blocks and the head, {len(artist['history'])} epochs, "
             + ", ".join(f"{name} {settings[name]}" for name in ("learning_rate", "decay", "momentum", "batch", "seed")),
-            "int8": f"ranges (MinMax) from {len(chosen)} training windows, per-channel weights, first and last layers float",
+            "int8": f"MinMax of {len(chosen)} training windows, per-channel weights, first and last layers float",
             "time": f"{artist['seconds']:.0f} s",
         },
         "evaluations": evaluations,
