@@ -124,7 +124,10 @@ def test_a_folder_without_a_whole_run_is_one_line(reproduced: Path, tmp_path: Pa
 
 
 def test_the_shipped_vgg16_is_int8_small_and_agrees_with_float32() -> None:
-    card = load_card(Path(__file__).parents[2] / "models", "vgg16")
+    models = Path(__file__).parents[2] / "models"
+    if not (models / "vgg16").is_dir():
+        pytest.skip("models/vgg16 is not here; 'genre train export-vgg16' makes it")
+    card = load_card(models, "vgg16")
     told = next(line for line in card.costs if line.agreement is not None)
     assert told.agreement is not None and told.agreement >= 0.99
     assert (told.agreement_windows or 0) >= 200
