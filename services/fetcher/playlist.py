@@ -307,7 +307,7 @@ def _date(text: str) -> bool:
 
 
 def _resolved(uri: str, base: str) -> str:
-    """Resolve a URI of the list against the list's own; one that is no URI stays as it is and fails when it is asked."""
+    """Resolve a URI against the list's own; one that is no URI stays as it is and fails when it is asked for."""
     try:
         return urljoin(base, uri)
     except ValueError:
