@@ -35,7 +35,8 @@ class Graph:
     def add(self, operator: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
         """Append a node with one output."""
         output = name or f"{operator.lower()}{len(self.nodes)}"
-        self.nodes.append(helper.make_node(operator, list(inputs), [output], **attributes))
+        # A node is named like its result: tools that pick nodes by name would take "" for all of them.
+        self.nodes.append(helper.make_node(operator, list(inputs), [output], name=output, **attributes))
         return output
 
     def reshape(self, x: str, shape: Sequence[int]) -> str:
