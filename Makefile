@@ -65,10 +65,13 @@ test-deploy: .venv/dev.stamp ## Boot a real systemd with the package (root, debo
 	@GENRE_TEST_DEPLOY=1 $(PY) -m pytest -q -x --timeout 900 tests/deploy $(ARGS)
 	@$(PY) deploy/locks.py check
 
-test-web: .venv/dev.stamp ## Drive the web page in a real Chromium and run every documented command
-	@deploy/system-packages "$(PYTHON)" chromium npm
+# promtool alone is taken out of its package: the package itself would start a server on this machine.
+test-web: .venv/dev.stamp .venv-triton/stamp ## Drive the web page in a real Chromium and run every documented command
+	@deploy/system-packages "$(PYTHON)" chromium npm jq curl ffmpeg tmux mosquitto_sub=mosquitto-clients
 	@mkdir -p build/web && cp tests/dashboard/web/package*.json build/web/ && npm ci --silent --prefix build/web
-	@GENRE_WEB=1 $(PY) -m pytest -q -s tests/dashboard/test_page.py tests/docs $(ARGS)
+	@command -v promtool >/dev/null || [ -x build/web/promtool ] || { cd build/web && apt-get download -q prometheus && \
+		dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x --strip-components=3 ./usr/bin/promtool; }
+	@GENRE_WEB=1 PATH="$$PATH:$(CURDIR)/build/web" $(PY) -m pytest -q -s -rs tests/dashboard tests/docs $(ARGS)
 
 fuzz: .venv/dev.stamp ## Fuzz the fetcher for half an hour: by mutation, then guided by coverage
 	@$(PY) -m benchmarks.fetcher_fuzz $(ARGS)
