@@ -25,7 +25,7 @@ setup: .venv/run.stamp .venv-triton/stamp ## Set up the run-time environment, Mo
 	@touch $@
 
 .venv/dev.stamp: requirements/dev.txt .venv/run.stamp
-	@deploy/system-packages "$(PYTHON)" ffmpeg
+	@deploy/system-packages "$(PYTHON)" ffmpeg faketime
 	@echo "setup: packages for tests and training (TensorFlow is large)"
 	@$(PY) -m pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@touch $@
@@ -39,6 +39,9 @@ setup: .venv/run.stamp .venv-triton/stamp ## Set up the run-time environment, Mo
 		-r requirements/triton-server.txt \
 		|| echo "setup: this machine has no Triton wheel; the onnx backend is used instead"
 	@touch $@
+
+catalogue: .venv/run.stamp requirements/catalogue.txt ## Add what `genre classify --out` and Dask workers need
+	@$(PY) -m pip install -q --disable-pip-version-check --require-hashes -r requirements/catalogue.txt
 
 # --- the main job -----------------------------------------------------------------------------------------------------
 
@@ -101,7 +104,8 @@ configuration: .venv/run.stamp ## Write docs/configuration.md and its JSON Schem
 UV_COMPILE = uv pip compile --universal --python-version 3.10 --generate-hashes -q --no-header
 lock: ## Renew every lock file (needs uv)
 	$(UV_COMPILE) pyproject.toml --extra run -o requirements/run.txt
-	$(UV_COMPILE) pyproject.toml --extra run --extra training --extra test -c requirements/run.txt \
+	$(UV_COMPILE) pyproject.toml --extra catalogue -c requirements/run.txt -o requirements/catalogue.txt
+	$(UV_COMPILE) pyproject.toml --extra run --extra catalogue --extra training --extra test -c requirements/run.txt \
 		-c requirements/constraints.txt -o requirements/dev.txt
 	$(UV_COMPILE) requirements/triton.in -o requirements/triton.txt
 	$(UV_COMPILE) --no-deps requirements/triton-server.in -o requirements/triton-server.txt
@@ -110,4 +114,4 @@ lock: ## Renew every lock file (needs uv)
 clean: ## Remove environments and caches
 	@rm -rf .venv .venv-triton .mypy_cache .ruff_cache .pytest_cache demo-music
 
-.PHONY: help setup demo test test-web lint chaos fuzz fuzz-messages soak contract configuration lock clean
+.PHONY: help setup catalogue demo test test-web lint chaos fuzz fuzz-messages soak contract configuration lock clean
