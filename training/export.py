@@ -84,7 +84,8 @@ def export(
         card = _write(models, name, model_version, made, about, weights, target)
     click.echo(f"wrote {card.folder} ({sum(file.bytes for file in card.files) / 1e6:.1f} MB) for {target}")
     if target == "jetson-tensorrt":
-        click.echo(f"on the device, in that folder: {triton_config.trtexec(card)}")
+        file = MODEL_FILE if card.precision == "fp32" else folder.GPU_FILE
+        click.echo(f"on the device, in that folder: {triton_config.trtexec(card, file)}")
 
 
 def _evaluation(card: Card, report: Path, protocol: str) -> Evaluation:

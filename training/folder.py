@@ -5,6 +5,7 @@
     models/<name>/1/model.onnx        what answers: features in, calibrated probabilities out
     models/<name>/1/model.py          Triton's Python backend around it (target cpu)
     models/<name>/tag_head.onnx       the same head from tag activations, where the model has one
+    models/<name>/fp32.onnx           the float32 form of an int8 model: to compare with, and for GPUs
 
 Start at `write`. Nothing here trains.
 """
@@ -21,15 +22,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from services.errors import GenreError
-from services.inference.card import CARD_FILE, MODEL_FILE, Card, File, load_card
+from services.inference.card import CARD_FILE, MODEL_FILE, REFERENCE_FILE, Card, File, load_card
 from services.settings import describe
 from training.triton_config import config
 
 CONFIG_FILE = "config.pbtxt"
 TRITON_FILE = "1/model.py"
 TAG_HEAD_FILE = "tag_head.onnx"
-REFERENCE_FILE = "fp32.onnx"
-"""The same network in float32, to compare an int8 model with; not in every folder, for it may be large."""
+GPU_FILE = "1/fp32.onnx"
+"""Where Triton on a GPU reads the float form of an int8 model: beside model.onnx, for it looks nowhere else."""
 _TRITON_SOURCE = Path(__file__).parent / "triton" / "model.py"
 
 
@@ -45,7 +46,11 @@ def file_of(path: str, content: bytes, purpose: str, precision: str) -> File:
 
 
 def write(
-    models_dir: Path, values: Mapping[str, Any], contents: Mapping[str, tuple[bytes, str, str]], target: str = "cpu"
+    models_dir: Path,
+    values: Mapping[str, Any],
+    contents: Mapping[str, tuple[bytes, str, str]],
+    target: str = "cpu",
+    reference: bytes | None = None,
 ) -> Card:
     """Write models_dir/<name>/ and return its card, read back and checked.
 
@@ -56,9 +61,11 @@ def write(
         values: the card's fields, without files.
         contents: path in the folder -> (content, purpose, precision); must hold 1/model.onnx.
         target: see training/triton_config.py.
+        reference: the float32 form, where it is too large to be tracked: written, but no file of the card.
 
     Raises:
-        GenreError: for values that make no card, a model that does not fit them, or a folder that can't be written.
+        GenreError: for values that make no card, a model that does not fit them, an int8 model without its float form
+            for a GPU, or a folder that can't be written.
     """
     files = [file_of(path, *content) for path, content in contents.items()]
     try:
@@ -73,6 +80,8 @@ def write(
             for path, (content, _, _) in contents.items():
                 (folder / path).parent.mkdir(parents=True, exist_ok=True)
                 (folder / path).write_bytes(content)
+            if reference is not None:
+                (folder / REFERENCE_FILE).write_bytes(reference)
             _write_around(folder, card, target)
             load_card(Path(scratch), card.name)
             place = models_dir / card.name
@@ -89,15 +98,34 @@ def rewrite(card: Card, target: str = "cpu", **changes: Any) -> Card:
     """Write a card with some fields changed, and what is made from it, into the folder it was read from."""
     values = {**card.model_dump(exclude={"files"}), **changes}
     contents = {f.path: (card.path(f.path).read_bytes(), f.purpose, f.precision) for f in card.files}
-    return write(card.folder.parent, values, contents, target)
+    beside = card.path(REFERENCE_FILE)
+    reference = beside.read_bytes() if beside.is_file() and not card.has(REFERENCE_FILE) else None
+    return write(card.folder.parent, values, contents, target, reference)
 
 
 def _write_around(folder: Path, card: Card, target: str) -> None:
     """Write what is made from the card: the card itself, Triton's configuration and its model.py."""
     (folder / CARD_FILE).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    (folder / CONFIG_FILE).write_text(config(card, target), encoding="utf-8")
+    file = MODEL_FILE
     if target == "cpu":
         shutil.copyfile(_TRITON_SOURCE, folder / TRITON_FILE)
+    elif card.precision != "fp32":
+        if not (folder / REFERENCE_FILE).is_file():
+            reason = f"is {card.precision}, and its float32 form {REFERENCE_FILE} is not here, which {target} needs"
+            raise GenreError(card.name, reason, "make the model again: docs/models.md says how")
+        file = GPU_FILE
+        shutil.copyfile(folder / REFERENCE_FILE, folder / GPU_FILE)
+    (folder / CONFIG_FILE).write_text(config(card, target, file), encoding="utf-8")
 
 
-__all__ = ["CONFIG_FILE", "MODEL_FILE", "REFERENCE_FILE", "TAG_HEAD_FILE", "TRITON_FILE", "file_of", "rewrite", "write"]
+__all__ = [
+    "CONFIG_FILE",
+    "GPU_FILE",
+    "MODEL_FILE",
+    "REFERENCE_FILE",
+    "TAG_HEAD_FILE",
+    "TRITON_FILE",
+    "file_of",
+    "rewrite",
+    "write",
+]

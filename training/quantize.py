@@ -249,10 +249,10 @@ def quantize(name: str, models: Path, audio: Path, windows: int, model_version: 
     }
     contents = {f.path: (card.path(f.path).read_bytes(), f.purpose, f.precision) for f in card.files}
     contents[MODEL_FILE] = (small, "answers in the service", PRECISION)
+    contents[folder.REFERENCE_FILE] = (content, "the float form: for GPUs, and to compare with", "fp32")
     values = card.model_dump(exclude={"files"})
     values.update(precision=PRECISION, opset=OPSET, costs=[*values["costs"], spent], version=model_version)
-    # Beside it, not listed in the card and not tracked: 'genre train evaluate' compares with it where it is there.
-    folder.write(models, values, contents).path(folder.REFERENCE_FILE).write_bytes(content)
+    folder.write(models, values, contents)
     click.echo(
         f"{name}: {cpu_ms} CPU-ms a window; {agreement:.2%} of {len(test)} windows get the same genre as in fp32"
     )

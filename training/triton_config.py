@@ -5,7 +5,9 @@ Text only: nothing is loaded. The facts behind each line stand in docs/models.md
 
 from __future__ import annotations
 
-from services.inference.card import INPUT, OUTPUT, Card
+from pathlib import Path
+
+from services.inference.card import INPUT, MODEL_FILE, OUTPUT, Card
 
 TARGETS = ("cpu", "jetson-onnxruntime", "jetson-tensorrt")
 
@@ -16,7 +18,7 @@ instance_group [{ kind: KIND_CPU, count: 1 }]
 
 _ONNXRUNTIME = """\
 platform: "onnxruntime_onnx"
-default_model_filename: "model.onnx"
+default_model_filename: "FILE"
 instance_group [{ kind: KIND_GPU, count: 1 }]
 optimization {
   execution_accelerators {
@@ -46,23 +48,22 @@ model_warmup [{
 """
 
 
-def config(card: Card, target: str = "cpu") -> str:
+def config(card: Card, target: str = "cpu", file: str = MODEL_FILE) -> str:
     """Return config.pbtxt.
 
     Args:
         card: name, shapes and batch come from it.
         target: "cpu" is the Python backend of the nvidia-pytriton wheel; the others are Triton on a Jetson.
+        file: the ONNX file that a GPU takes.
     """
     frames, bands = card.recipe.shape
-    # musicnn overflows in half precision on loud audio: a card in fp32 keeps TensorRT in fp32.
-    precision = "FP32" if card.precision.startswith("fp32") else "FP16"
     body = {"cpu": _CPU, "jetson-onnxruntime": _ONNXRUNTIME, "jetson-tensorrt": _TENSORRT}[target]
     lines = [
         f'name: "{card.name}"',
         f"max_batch_size: {card.max_batch}",
         f'input [{{ name: "{INPUT}", data_type: TYPE_FP32, dims: [{frames}, {bands}] }}]',
         f'output [{{ name: "{OUTPUT}", data_type: TYPE_FP32, dims: [{len(card.labels)}] }}]',
-        body.replace("PRECISION", precision).rstrip(),
+        body.replace("PRECISION", card.gpu_precision.upper()).replace("FILE", Path(file).name).rstrip(),
         # A delay of 500 us would cost one stream 0.6 ms a window: batches form by themselves under load.
         "dynamic_batching { max_queue_delay_microseconds: 0 }",
         "version_policy { latest { num_versions: 1 } }",
@@ -75,12 +76,12 @@ def config(card: Card, target: str = "cpu") -> str:
     return "\n".join(lines) + "\n"
 
 
-def trtexec(card: Card) -> str:
+def trtexec(card: Card, file: str = MODEL_FILE) -> str:
     """Return the command that builds model.plan on the device itself; a plan fits one GPU and one TensorRT only."""
     frames, bands = card.recipe.shape
     shapes = [f"{INPUT}:{n}x{frames}x{bands}" for n in (1, min(8, card.max_batch), card.max_batch)]
-    half = "" if card.precision.startswith("fp32") else " --fp16"
+    half = " --fp16" if card.gpu_precision == "fp16" else ""
     return (
-        f"trtexec --onnx=1/model.onnx --saveEngine=1/model.plan --minShapes={shapes[0]} --optShapes={shapes[1]} "
+        f"trtexec --onnx={file} --saveEngine=1/model.plan --minShapes={shapes[0]} --optShapes={shapes[1]} "
         f"--maxShapes={shapes[2]}{half}"
     )

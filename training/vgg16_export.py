@@ -14,7 +14,6 @@ from typing import Any
 
 import click
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from services.errors import GenreError
@@ -192,10 +191,10 @@ def write(found: Reproduced, models: Path, version: str, calibration: int, targe
         "ingredients": INGREDIENTS,
         "faults": [WHOLE if found.result["whole_set"] else SUBSET, *FAULTS],
     }
-    card = folder.write(models, values, {MODEL_FILE: (contents[0], "answers in the service", "int8")}, target)
-    # Not a file of the card: 60 MB that the services do not need, made again by this command.
-    onnx.save(whole, card.path(folder.REFERENCE_FILE))
-    return card
+    # The float form is no file of the card: 60 MB that the services do not need, made again by this command.
+    return folder.write(
+        models, values, {MODEL_FILE: (contents[0], "answers in the service", "int8")}, target, contents[1]
+    )
 
 
 def _cost(form: str, content: bytes, shape: tuple[int, int]) -> dict[str, Any]:

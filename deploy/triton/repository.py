@@ -2,8 +2,9 @@
 
     python deploy/triton/repository.py --device tx2 --models models --out /var/lib/genre-edge/triton/models
 
-tx2 and jetpack6, jetpack7: ONNX Runtime with TensorRT in FP16, engines cached. jetpack5: Triton's ONNX Runtime has no
-TensorRT there, so a plan is built on the device with trtexec. cpu: the Python backend as in models/. Start at DEVICES.
+tx2 and jetpack6, jetpack7: ONNX Runtime with TensorRT, engines cached; FP16 where the card allows it. jetpack5: Triton's
+ONNX Runtime has no TensorRT there, so a plan is built on the device with trtexec. cpu: the Python backend as in models/.
+Start at DEVICES.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ DEVICES = {
 
 
 def configuration(card: Card, device: Device) -> str:
-    """Return config.pbtxt: batching without delay, FP16 on the GPU, a warm-up as the first run is slow."""
+    """Return config.pbtxt: batching without delay, the card's precision on the GPU, a warm-up as the first is slow."""
     frames, bands = card.recipe.shape
     shape = f"[{frames}, {bands}]"
     lines = [
@@ -62,7 +63,8 @@ def configuration(card: Card, device: Device) -> str:
         "version_policy { latest { num_versions: 1 } }",
     ]
     if device.platform == "onnxruntime_onnx":
-        parameters = {"precision_mode": "FP16", "trt_engine_cache_enable": "true", "trt_engine_cache_path": CACHE}
+        precision = card.gpu_precision.upper()
+        parameters = {"precision_mode": precision, "trt_engine_cache_enable": "true", "trt_engine_cache_path": CACHE}
         inner = " ".join(f'parameters {{ key: "{key}" value: "{value}" }}' for key, value in parameters.items())
         accelerator = f'gpu_execution_accelerator: [{{ name: "tensorrt" {inner} }}]'
         lines.append(f"optimization {{ execution_accelerators {{ {accelerator} }} }}")
@@ -72,10 +74,11 @@ def configuration(card: Card, device: Device) -> str:
 
 
 def trtexec(card: Card, model: Path, plan: Path) -> list[str]:
-    """Return the command that builds a TensorRT plan in FP16; it must run on the device itself."""
+    """Return the command that builds a TensorRT plan; it must run on the device itself."""
     shape = "x".join(str(n) for n in card.recipe.shape)
     sizes = [f"--{name}Shapes=features:{n}x{shape}" for name, n in (("min", 1), ("opt", 4), ("max", MAX_BATCH))]
-    return ["trtexec", f"--onnx={model}", f"--saveEngine={plan}", "--fp16", *sizes]
+    half = ["--fp16"] if card.gpu_precision == "fp16" else []
+    return ["trtexec", f"--onnx={model}", f"--saveEngine={plan}", *half, *sizes]
 
 
 def check_age(model: Path, device: Device) -> None:
@@ -93,31 +96,38 @@ def check_age(model: Path, device: Device) -> None:
 def write(models: Path, out: Path, device: Device) -> list[Path]:
     """Write one folder a model; return what was written.
 
+    A GPU is given the float form: TensorRT takes no int8 with a zero point or without a sign, as CPUs have it. A model
+    without a float form is named and left out.
+
     Raises:
         GenreError: a model is too new, its card is wrong, or trtexec is missing or fails.
     """
     written = []
     for name in model_names(models):
         card = load_card(models, name)
-        check_age(card.path(), device)
+        model = card.path() if device.platform == "python" else card.float_path()
+        if model is None:
+            print(f"repository: {name} left out: it is {card.precision} and has no float form here", file=sys.stderr)
+            continue
+        check_age(model, device)
         folder = out / name
         (folder / "1").mkdir(parents=True, exist_ok=True)
         if device.platform == "python":
             shutil.copytree(models / name, folder, dirs_exist_ok=True)
         elif device.platform == "tensorrt_plan":
-            _build_plan(card, folder / "1" / "model.plan")
+            _build_plan(card, model, folder / "1" / "model.plan")
         else:
-            shutil.copyfile(card.path(), folder / "1" / "model.onnx")
+            shutil.copyfile(model, folder / "1" / "model.onnx")
         (folder / "config.pbtxt").write_text(configuration(card, device), encoding="utf-8")
         written.append(folder)
     return written
 
 
-def _build_plan(card: Card, plan: Path) -> None:
+def _build_plan(card: Card, model: Path, plan: Path) -> None:
     program = shutil.which("trtexec", path="/usr/src/tensorrt/bin:/usr/local/bin:/usr/bin")
     if program is None:
         raise GenreError("trtexec", "is not on this machine", "run this on the device; apt install libnvinfer-bin")
-    command = [program, *trtexec(card, card.path(), plan)[1:]]
+    command = [program, *trtexec(card, model, plan)[1:]]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         last = (done.stdout + done.stderr).strip().splitlines()[-1:]

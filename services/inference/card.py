@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
@@ -20,6 +20,8 @@ from services.settings import NAME_PATTERN, describe
 
 CARD_FILE = "card.json"
 MODEL_FILE = "1/model.onnx"
+REFERENCE_FILE = "fp32.onnx"
+"""An int8 model's float32 form; not in every folder, for it may be too large to be tracked."""
 INPUT, OUTPUT = "features", "scores"
 _EXPORT = "make the folder again with 'genre train export'"
 
@@ -92,6 +94,9 @@ class Card(Part):
     recipe_digest: str
     max_batch: int = Field(32, ge=1, le=1_024, description="Most windows in one call of Triton.")
     precision: str = Field(description="Of the deployed model.")
+    gpu_precision: Literal["fp32", "fp16"] = Field(
+        "fp32", description="What a GPU may compute in; it takes the float form, for TensorRT has no int8 like a CPU's."
+    )
     parameters: int = Field(ge=1)
     opset: int = Field(ge=7, le=13, description="13 at most: the oldest Jetson runtime reads it.")
     temperature: float = Field(gt=0, description="Already in the graph: logits are divided by it before the softmax.")
@@ -132,6 +137,13 @@ class Card(Part):
     def path(self, name: str = MODEL_FILE) -> Path:
         """Return the place of one of the model's files."""
         return self._folder / name
+
+    def float_path(self) -> Path | None:
+        """Return the place of the float form, which GPUs take and int8 is compared with; None where it is not here."""
+        reference = self._folder / REFERENCE_FILE
+        if reference.is_file():
+            return reference
+        return self.path() if self.precision == "fp32" else None
 
     def has(self, name: str) -> bool:
         """Tell whether the card lists a file."""

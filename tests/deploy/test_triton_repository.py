@@ -41,7 +41,7 @@ def test_a_configuration_is_what_triton_reads(device: str, name: str) -> None:
     assert (config.platform or config.backend) == repository.DEVICES[device].platform
     if config.platform == "onnxruntime_onnx":
         (accelerator,) = config.optimization.execution_accelerators.gpu_execution_accelerator
-        assert accelerator.parameters["precision_mode"] == "FP16"
+        assert accelerator.parameters["precision_mode"] == card.gpu_precision.upper()
 
 
 @pytest.mark.parametrize("name", model_names(ROOT / "models"))
@@ -58,11 +58,15 @@ def test_a_model_that_is_too_new_is_refused(tmp_path: Path) -> None:
         repository.check_age(tmp_path / "new.onnx", repository.DEVICES["tx2"])
 
 
-def test_a_repository_is_written_for_a_tx2(tmp_path: Path) -> None:
+def test_a_repository_for_a_tx2_holds_the_float_form_of_each_model_that_has_one(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
     folders = repository.write(ROOT / "models", tmp_path, repository.DEVICES["tx2"])
-    assert sorted(folder.name for folder in folders) == sorted(model_names(ROOT / "models"))
+    cards = [load_card(ROOT / "models", name) for name in model_names(ROOT / "models")]
+    assert [folder.name for folder in folders] == [card.name for card in cards if card.float_path()]
+    assert "musicnn" in [folder.name for folder in folders]
     for folder in folders:
-        assert (folder / "1" / "model.onnx").stat().st_size > 0
+        model = onnx.load(folder / "1" / "model.onnx")
+        assert not [node for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
         assert (folder / "config.pbtxt").read_text().startswith(f'name: "{folder.name}"')
 
 
