@@ -2,9 +2,9 @@
 
     python deploy/triton/repository.py --device tx2 --models models --out /var/lib/genre-edge/triton/models
 
-tx2 and jetpack6, jetpack7: ONNX Runtime with TensorRT, engines cached; FP16 where the card allows it. jetpack5: Triton's
-ONNX Runtime has no TensorRT there, so a plan is built on the device with trtexec. cpu: the Python backend as in models/.
-Start at DEVICES.
+tx2 and jetpack6, jetpack7: ONNX Runtime with TensorRT, engines cached; FP16 where the card allows it. jetpack5: there
+Triton's ONNX Runtime has no TensorRT, so a plan is built on the device with trtexec. cpu: the Python backend as in
+models/. Start at DEVICES.
 """
 
 from __future__ import annotations
