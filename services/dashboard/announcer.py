@@ -11,9 +11,11 @@ import time
 from typing import Any
 
 from services.bus import Bus, Delivery
-from services.contract import Message, Topics
+from services.contract import SAMPLE_RATE, Message, Topics
 from services.dashboard import home_assistant
-from services.dashboard.board import Board, StreamView
+from services.dashboard.board import Board
+from services.dashboard.shown import PLACES
+from services.dashboard.stream_view import StreamView
 from services.lifecycle import product_version
 from services.settings import Dashboard
 
@@ -101,8 +103,7 @@ class Announcer:
             values |= {"level_dbfs": last.level_dbfs, "latency_s": last.latency_ms / 1000}
         if view.ledger is not None:
             ledger = view.ledger
-            places = ("timeline", "classified", "gap", "lost", "short", "in_flight")
-            values |= {f"{place}_s": getattr(ledger, place) / 22_050 for place in places}
+            values |= {f"{place}_s": getattr(ledger, place) / SAMPLE_RATE for place in PLACES}
         return {name: f"{value:.4f}".rstrip("0").rstrip(".") for name, value in values.items()}
 
     def _write_device(self, view: StreamView) -> None:

@@ -1,7 +1,7 @@
 """What the page shows right now: each stream, each part, what is wrong. Values only; no bus, no HTTP, no file.
 
 Every change gets a number, so that a browser asks for what changed since the last one it saw and nobody keeps a queue
-for it. Start at `Board`; `StreamView` is one stream.
+for it. Start at `Board`; `stream_view.py` is one stream, `alarms.py` what is wrong, `shown.py` what the page gets.
 """
 
 from __future__ import annotations
@@ -9,72 +9,25 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
-from services.contract import SAMPLE_RATE, Event, Ledger, Now, Result, Status, utc
-from services.dashboard.runs import Run, extended, moment
-from services.dashboard.smoothing import SILENCE, SPAN_S, Judging, Verdict, smoothed
+from services.contract import Event, Ledger, Now, Result, Status, utc
+from services.dashboard import alarms, shown
+from services.dashboard.alarms import Alarm
+from services.dashboard.runs import Run
+from services.dashboard.smoothing import SILENCE, Judging
+from services.dashboard.stream_view import State, StreamView
 from services.settings import Stream
 
-RECENT = 20
 MOST_STREAMS = 2_000
 MOST_PARTS = 2_000
 MOST_EVENTS = 200
+MOST_UNKEPT = 100_000
+"""Runs and events that wait for the history; where it can't be written, the newest are not kept."""
 FORGET_S = 600.0
 """A stream that is not in the configuration and gave nothing for this long is no longer shown."""
 REMOVED_S = 5.0
 """One that was taken out of the configuration goes this long after its last result."""
-MISSED_S = 120.0
-"""How long the page says that seconds went missing, after the last that did."""
-NEEDED = ("fetcher", "featurizer", "inference")
-State = Literal["waiting", "playing", "unsure", "silent", "stopped", "failed", "paused", "ended"]
-
-
-@dataclass
-class StreamView:
-    """One stream as seen so far.
-
-    Attributes:
-        heard_at: monotonic time of its last result; 0 where there was none.
-        seen_at: monotonic time at which it became known.
-        failed: why the fetcher can't hear it.
-        removed: it was in the configuration and was taken out of it.
-        missed: by place of the ledger ("lost", "gap"), when it last grew (monotonic) and by which cause.
-    """
-
-    name: str
-    seen_at: float
-    version: int = 0
-    recent: deque[Result] = field(default_factory=lambda: deque(maxlen=RECENT))
-    ids: deque[str] = field(default_factory=lambda: deque(maxlen=4 * RECENT))
-    verdict: Verdict = SILENCE
-    since: float = 0.0
-    run: Run | None = None
-    ledger: Ledger | None = None
-    heard_at: float = 0.0
-    failed: str = ""
-    silent_stage: str = ""
-    configured: Stream | None = None
-    removed: bool = False
-    results: int = 0
-    missed: dict[str, tuple[float, str]] = field(default_factory=dict)
-    track: tuple[str, str] = ("", "")
-
-
-@dataclass(frozen=True)
-class Alarm:
-    """Something a person should look at.
-
-    Attributes:
-        level: "alarm" where results are missing or wrong, "note" where all still works.
-        since: Unix time it began, where that is known; kept out of the text, which would change all the time.
-    """
-
-    level: Literal["alarm", "note"]
-    text: str
-    stream: str = ""
-    since: float | None = None
 
 
 class Board:
@@ -118,30 +71,10 @@ class Board:
             if result.id in view.ids:
                 self.duplicates += 1
                 return
-            view.ids.append(result.id)
-            view.results += 1
             self._rate.append(time.monotonic())
-            view.heard_at, view.failed, view.silent_stage = time.monotonic(), "", ""
-            late = (
-                bool(view.recent) and result.epoch == view.recent[-1].epoch and result.start_s < view.recent[-1].start_s
-            )
-            view.recent.append(result)
-            if late:
-                ordered = sorted(view.recent, key=lambda each: (each.epoch, each.start_s))
-                view.recent.clear()
-                view.recent.extend(ordered)
-            last = view.recent[-1]
-            # 30 s back within the same epoch: across a break, old windows say nothing about now.
-            span = [each for each in view.recent if each.epoch == last.epoch and each.start_s > last.start_s - SPAN_S]
-            before = view.verdict
-            view.verdict = smoothed(span, self._judging)
-            at = moment(result, now)
-            if not view.since or before.genre != view.verdict.genre:
-                view.since = at
-            closed, view.run = extended(view.run, result, view.verdict, at)
-            if closed is not None and len(self._closed) < 100_000:
+            closed = view.hear(result, now, self._judging)
+            if closed is not None and len(self._closed) < MOST_UNKEPT:
                 self._closed.append(closed)
-            view.track = (last.title, last.artist)
             self.latencies_s[result.stream] = result.latency_ms / 1000
             self._changed(view)
 
@@ -151,16 +84,9 @@ class Board:
             view = self._view(event.stream)
             if view is None:
                 return
-            if event.kind == "error":
-                view.failed = event.reason or event.cause or "failed"
-            elif event.kind == "silent":
-                view.silent_stage = event.stage or "source"
-            elif event.kind in ("started", "resumed", "ended"):
-                view.failed, view.silent_stage = "", ""
-            elif event.kind == "track":
-                view.track = (event.title, event.artist)
+            view.happen(event)
             self._events.append((now, event))
-            if len(self._new_events) < 100_000:
+            if len(self._new_events) < MOST_UNKEPT:
                 self._new_events.append((now, event))
             self._events_version = self._changed(view)
 
@@ -170,11 +96,7 @@ class Board:
             if self._configured and ledger.stream not in self._configured and ledger.stream not in self._streams:
                 return  # what a stream of earlier days left behind, retained; one that lives shows by its results
             view = self._view(ledger.stream)
-            if view is not None and view.ledger != ledger:
-                for place in ("lost", "gap"):
-                    if view.ledger is not None and getattr(ledger, place) > getattr(view.ledger, place):
-                        view.missed[place] = (time.monotonic(), _grown(view.ledger, ledger))
-                view.ledger = ledger
+            if view is not None and view.account(ledger):
                 self._changed(view)
 
     def status(self, status: Status) -> None:
@@ -204,13 +126,7 @@ class Board:
             for name in self._configured:
                 self._view(name)
             for name, view in self._streams.items():
-                stream = self._configured.get(name)
-                if view.configured != stream:
-                    if stream is not None and not stream.paused:
-                        view.seen_at = time.monotonic()  # resumed: give it time to begin
-                        view.failed = ""
-                    view.removed = stream is None
-                    view.configured = stream
+                if view.configure(self._configured.get(name)):
                     self._changed(view)
 
     def turn(self) -> None:
@@ -259,58 +175,16 @@ class Board:
 
     def state(self, view: StreamView) -> State:
         """Return a stream's state in one word."""
-        if view.configured is not None and view.configured.paused:
-            return "paused"
-        if view.ledger is not None and view.ledger.ended:
-            return "ended"
-        if view.failed:
-            return "failed"
-        quiet = time.monotonic() - (view.heard_at or view.seen_at)
-        if view.silent_stage or quiet > self._stopped_after_s:
-            return "stopped"
-        if not view.recent:
-            return "waiting"
-        return {"silence": "silent", "unsure": "unsure", "music": "playing"}[view.verdict.kind]  # type: ignore[return-value]
+        return view.state(self._stopped_after_s)
 
     def alarms(self) -> list[Alarm]:
         """Return what a person should look at, worst first."""
         with self._lock:
-            out: list[Alarm] = []
-            if not self.connected:
-                text = "No connection to the MQTT broker: what is shown is old."
-                out.append(Alarm("alarm", text, since=self.lost_since))
-            for service in NEEDED:
-                parts = [part for part in self._parts.values() if part.service == service]
-                online = sum(part.state == "online" for part in parts)
-                if parts and not online:
-                    out.append(Alarm("alarm", f"No {service} is running."))
-            for view in self._streams.values():
-                alarm = self._stream_alarm(view)
-                if alarm is not None:
-                    out.append(alarm)
+            out = [*alarms.of_broker(self.connected, self.lost_since), *alarms.of_parts(self._parts.values())]
+            of_streams = (alarms.of_stream(view, self.state(view)) for view in self._streams.values())
+            out += [alarm for alarm in of_streams if alarm is not None]
             out += [Alarm("note", problem) for problem in self.history_problems]
             return sorted(out, key=lambda alarm: (alarm.level != "alarm", alarm.stream))
-
-    def _stream_alarm(self, view: StreamView) -> Alarm | None:
-        if view.ledger is not None and not view.ledger.adds_up:
-            return Alarm("alarm", "Its ledger does not add up: seconds went missing without a reason.", view.name)
-        state = self.state(view)
-        if state == "failed":
-            return Alarm("alarm", f"It can't be heard: {view.failed}", view.name)
-        if state == "stopped":
-            where = f" It stops at the {view.silent_stage}." if view.silent_stage else ""
-            if not view.heard_at:
-                return Alarm("alarm", f"It has given no result yet.{where}", view.name)
-            since = round(time.time() - (time.monotonic() - view.heard_at))
-            return Alarm("alarm", f"Results have stopped.{where}", view.name, since)
-        for place, level, text in (
-            ("lost", "alarm", "Seconds of it are being given up ({}): this machine is too slow or a part is stuck."),
-            ("gap", "note", "Its source leaves gaps ({})."),
-        ):
-            at, cause = view.missed.get(place, (0.0, ""))
-            if at and time.monotonic() - at < MISSED_S:
-                return Alarm(cast(Literal["alarm", "note"], level), text.format(cause or "no cause given"), view.name)
-        return None
 
     def now(self, view: StreamView) -> Now:
         """Return what is retained at streams/<stream>/now."""
@@ -361,7 +235,7 @@ class Board:
                 "now": time.time(),
                 "connected": self.connected,
                 "rate": self.rate(),
-                "streams": [self.shown(view) for view in changed],
+                "streams": [shown.stream(view) for view in changed],
                 "states": {view.name: self.state(view) for view in self._streams.values()},
                 "alarms": [vars(alarm) for alarm in self.alarms()],
             }
@@ -371,49 +245,8 @@ class Board:
             if self._parts_version > version:
                 out["parts"] = [{**part.model_dump(), "restarts": restarts} for part, restarts in self.parts()]
             if self._events_version > version:
-                out["events"] = [
-                    {"at": at, "stream": e.stream, "kind": e.kind, "seconds": e.seconds, "cause": e.cause,
-                     "reason": e.reason or " - ".join(x for x in (e.artist, e.title) if x)}
-                    for at, e in list(self._events)[-50:]
-                ]  # fmt: skip
+                out["events"] = shown.events(self._events)
             return out
-
-    def shown(self, view: StreamView) -> dict[str, Any]:
-        """Return one stream as JSON values for the page."""
-        last = view.recent[-1] if view.recent else None
-        ledger, run = view.ledger, view.run
-        return {
-            "name": view.name,
-            "genre": view.verdict.genre,
-            "confidence": round(view.verdict.confidence, 3),
-            "kind": view.verdict.kind,
-            "scores": {label: round(score, 4) for label, score in view.verdict.scores.items()},
-            "since": view.since,
-            "title": view.track[0],
-            "artist": view.track[1],
-            "configured": view.configured is not None,
-            "recent": [[each.genre, round(each.confidence, 2)] for each in view.recent],
-            "run": [run.start, run.end, run.genre, round(run.confidence, 2)] if run else None,
-            "window": last and {
-                "genre": last.genre, "confidence": last.confidence, "kind": last.kind, "scores": last.scores,
-                "start_s": last.start_s, "end_s": last.end_s, "level_dbfs": last.level_dbfs,
-                "latency_ms": last.latency_ms, "model": last.model, "model_version": last.model_version,
-            },
-            "ledger": ledger and {
-                **{place: round(getattr(ledger, place) / SAMPLE_RATE, 1)
-                   for place in ("timeline", "classified", "gap", "lost", "short", "in_flight")},
-                "windows": ledger.windows,
-                "causes": {cause: round(samples / SAMPLE_RATE, 1) for cause, samples in ledger.causes.items()},
-                "adds_up": ledger.adds_up,
-            },
-            "results": view.results,
-        }  # fmt: skip
-
-
-def _grown(before: Ledger, after: Ledger) -> str:
-    """Return the cause that grew most between two ledgers."""
-    grown = {cause: samples - before.causes.get(cause, 0) for cause, samples in after.causes.items()}
-    return max(grown, key=lambda cause: grown[cause]) if grown else ""
 
 
 def _judging(status: Status) -> Judging:

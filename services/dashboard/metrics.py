@@ -14,9 +14,9 @@ from prometheus_client.registry import Collector
 
 from services.contract import SAMPLE_RATE, Result
 from services.dashboard.board import Board
+from services.dashboard.shown import PLACES
 from services.lifecycle import product_version
 
-PLACES = ("timeline", "classified", "gap", "lost", "short", "in_flight")
 MOST_SERIES = 2_000
 
 

@@ -21,6 +21,7 @@ from services.dashboard.announcer import Announcer
 from services.dashboard.board import Board
 from services.dashboard.history import History
 from services.dashboard.metrics import Metrics
+from services.dashboard.pulse import Pulse
 from services.dashboard.reader import read
 from services.dashboard.spectrogram import Spectrograms
 from services.dashboard.web import House, app
@@ -29,8 +30,8 @@ from services.lifecycle import Life
 
 log = logging.getLogger(__name__)
 
-KEEPALIVE_S = 2
-"""A broker that hangs is noticed after two of these, so that the page says so within 5 s."""
+KEEPALIVE_S = 4
+"""A connection that hangs is given up after two of these and made anew; `pulse.py` says long before that it hangs."""
 HISTORY_EVERY_S = 10.0
 LOOP_STUCK_S = 20.0
 
@@ -129,8 +130,9 @@ class DashboardService:
 
     def _watch_bus(self) -> None:
         """Tell the board whether the broker is there, more often than once a second."""
+        pulse = Pulse(self._bus)
         while not self._life.stop.wait(0.2):
-            connected = self._bus.connected
+            connected = pulse.beat()
             if self._board.connected and not connected:
                 self._board.lost_since = time.time()
             self._board.connected = connected

@@ -114,7 +114,8 @@ def test_a_lost_broker_shows_within_five_seconds_and_comes_back_by_itself(
     lost_at = time.monotonic()
     wait_for(lambda: not dashboard.board()["connected"], "the loss", 8)
     took = time.monotonic() - lost_at
-    assert took < 5.5, took
+    assert took < 5, took
+    print(f"{how}: lost after {took:.1f} s")
     assert dashboard.get("/healthz").status_code == 503
     assert any("broker" in alarm["text"] for alarm in dashboard.board()["alarms"])
     if how == "killed":
