@@ -17,8 +17,12 @@ from services.errors import GenreError
 from training.gtzan import GENRES, Clip
 from training.musicnn import TAGS
 
-_COLUMNS = "X (windows x 50), Y (0-9, genres in alphabetical order) and IDS (clip of each window)"
-_REMEDY = f"give a .npz with {_COLUMNS}"
+_COLUMNS = (
+    "X (windows x 50), Y (0-9 in alphabetical order of the genres, or their names), IDS (clip of each window)"
+)
+_REMEDY = f"give a .npz with {_COLUMNS}, as plain numbers and text"
+_ROUNDING = 1e-6
+"""How far beyond 0 and 1 an activation may lie that was stored in another precision."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,8 @@ def load(path: Path, artists: Path | None = None) -> Taggrams:
     """Read a taggram file.
 
     Args:
-        path: an .npz file with X, Y and IDS.
+        path: an .npz file with X, Y and IDS, in any order of windows, any type of numbers, and any case of the names.
+            Y may name the genres instead of counting them; text may be bytes.
         artists: a CSV file with the columns clip and artist, for artist-grouped cross-validation.
 
     Raises:
@@ -55,7 +60,9 @@ def load(path: Path, artists: Path | None = None) -> Taggrams:
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
-            tags, labels, ids = (archive[name] for name in ("X", "Y", "IDS"))
+            found = {name.upper(): name for name in archive.files}
+            tags, labels, ids = (archive[found[name]] for name in ("X", "Y", "IDS"))
+        ids, labels = _text(ids), _numbers(labels)
     except KeyError as error:
         raise GenreError(str(path), f"lacks an array ({' '.join(error.args)})", _REMEDY) from error
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
@@ -63,8 +70,9 @@ def load(path: Path, artists: Path | None = None) -> Taggrams:
     wrong = _wrong(tags, labels, ids)
     if wrong:
         raise GenreError(str(path), wrong, _REMEDY)
-    names, first, clip_of = np.unique(ids.astype(str), return_index=True, return_inverse=True)
+    names, first, clip_of = np.unique(ids, return_index=True, return_inverse=True)
     labels = labels.astype(np.intp)
+    tags = np.clip(tags, 0, 1)
     mixed = np.flatnonzero(labels != labels[first][clip_of])
     if mixed.size:
         raise GenreError(str(path), f"clip {names[clip_of[mixed[0]]]} has windows of two genres", "give each clip one")
@@ -78,6 +86,23 @@ def load(path: Path, artists: Path | None = None) -> Taggrams:
     return Taggrams(np.ascontiguousarray(tags, np.float32), labels, clip_of.reshape(-1), clips)
 
 
+def _text(values: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Return names as text: bytes are UTF-8, and clips that are numbered are named by their number."""
+    plain = np.char.decode(values.astype(np.bytes_), "utf-8") if values.dtype.kind == "S" else values
+    return np.asarray(plain.astype(str))
+
+
+def _numbers(labels: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Return genres as numbers; -1 for a name or a fraction that is none."""
+    if labels.dtype.kind in "SU":
+        names = [str(name).casefold().strip().replace("-", "").replace(" ", "") for name in _text(labels).reshape(-1)]
+        return np.array([GENRES.index(name) if name in GENRES else -1 for name in names]).reshape(labels.shape)
+    if labels.dtype.kind == "f":
+        whole = np.isfinite(labels) & (labels == np.rint(labels))
+        return np.where(whole, labels, -1).astype(np.int64)
+    return labels
+
+
 def _wrong(tags: NDArray[np.generic], labels: NDArray[np.generic], ids: NDArray[np.generic]) -> str:
     """Return what is wrong with the arrays, or ""."""
     if tags.ndim != 2 or tags.shape[1] != len(TAGS) or tags.dtype.kind not in "fiu":
@@ -87,8 +112,8 @@ def _wrong(tags: NDArray[np.generic], labels: NDArray[np.generic], ids: NDArray[
     if labels.shape != (len(tags),) or ids.shape != (len(tags),):
         return f"X, Y and IDS differ in length: {len(tags)}, {list(labels.shape)}, {list(ids.shape)}"
     if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= len(GENRES):
-        return f"Y holds an unknown genre (whole numbers 0 to {len(GENRES) - 1} are known)"
-    if not np.isfinite(tags).all() or tags.min() < 0 or tags.max() > 1:
+        return f"Y holds an unknown genre (0 to {len(GENRES) - 1} and {', '.join(GENRES)} are known)"
+    if not np.isfinite(tags).all() or tags.min() < -_ROUNDING or tags.max() > 1 + _ROUNDING:
         return "X holds values that are not activations between 0 and 1"
     return ""
 

@@ -41,8 +41,41 @@ def test_the_official_training_taggrams_are_read() -> None:
 
 
 @pytest.mark.parametrize(
+    "changes",
+    [
+        {"X": GOOD["X"].astype(np.float64)},
+        {"X": GOOD["X"].astype(np.float16)},
+        {"Y": np.array([0.0, 0.0, 9.0, 9.0])},
+        {"Y": np.array([0, 0, 9, 9], np.uint8)},
+        {"Y": np.array(["blues", "blues", "Rock", "rock"])},
+        {"Y": np.array([b"blues", b"blues", b"rock", b"rock"])},
+        {"IDS": GOOD["IDS"].astype("S")},
+        {"IDS": np.array([7, 7, 11, 11])},
+    ],
+)
+def test_any_type_that_means_the_same_is_read(tmp_path: Path, changes: dict[str, Any]) -> None:
+    data = load(written(tmp_path, **changes))
+    assert data.labels.tolist() == [0, 0, 9, 9] and len(data.clips) == 2
+    assert data.tags.dtype == np.float32 and np.allclose(data.tags, 0.1, atol=1e-4)
+    assert [clip.genre for clip in data.clips][data.clip_of[0]] == "blues"
+
+
+def test_arrays_may_be_named_in_small_letters(tmp_path: Path) -> None:
+    np.savez(tmp_path / "tags.npz", **{name.lower(): value for name, value in GOOD.items()})
+    assert load(tmp_path / "tags.npz").labels.tolist() == [0, 0, 9, 9]
+
+
+def test_windows_of_a_clip_need_not_stand_together(tmp_path: Path) -> None:
+    order = [2, 0, 3, 1]
+    data = load(written(tmp_path, **{name: value[order] for name, value in GOOD.items()}))
+    assert data.clip_of.tolist() == [1, 0, 1, 0] and data.clip_labels.tolist() == [0, 9]
+
+
+@pytest.mark.parametrize(
     ("changes", "said"),
     [
+        ({"Y": np.array(["blues", "blues", "polka", "polka"])}, "unknown genre"),
+        ({"IDS": np.array([b"\xff", b"\xff", b"a", b"a"])}, "can't be read"),
         ({"X": None}, "lacks an array"),
         ({"IDS": None}, "lacks an array"),
         ({"X": np.zeros((4, 49), np.float32)}, r"\[4, 49\]"),
