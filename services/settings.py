@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, TypeAdapter, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from services import environment
 from services.errors import UsageError
 
 if sys.version_info >= (3, 11):
@@ -255,26 +255,6 @@ class Settings(Section):
     metrics: Metrics = Metrics()
 
 
-class _WithEnvironment(Settings, BaseSettings):
-    """The configuration with the environment over it."""
-
-    model_config = SettingsConfigDict(
-        env_prefix="GENRE_", env_nested_delimiter="__", extra="forbid", frozen=True, validate_default=True
-    )
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Let the environment override the file, which arrives as init values."""
-        return env_settings, init_settings
-
-
 def load(path: Path | None = None) -> Settings:
     """Read the configuration: file, then environment.
 
@@ -293,21 +273,19 @@ def load(path: Path | None = None) -> Settings:
         raise UsageError(source, f"can't be read ({error})", "give --config a readable TOML file") from error
     except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
         raise UsageError(source, f"is not TOML: {error}", "mend that line") from error
-    return checked(values, source, _WithEnvironment)
+    return checked(environment.over(values, os.environ, Settings), source)
 
 
-def checked(values: dict[str, Any], source: str, kind: type[Settings] = Settings) -> Settings:
+def checked(values: dict[str, Any], source: str) -> Settings:
     """Return settings made of values alone.
 
     Raises:
         UsageError: naming the key, the value and what is allowed.
     """
     try:
-        settings = kind(**values)
+        settings = Settings(**values)
     except ValidationError as error:
         raise UsageError(source, describe(error), "see docs/configuration.md") from error
-    except SettingsError as error:
-        raise UsageError("environment", str(error), "see docs/configuration.md") from error
     names = [stream.name for stream in settings.streams]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
