@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, process
 from contextlib import ExitStack
 from itertools import islice
@@ -28,13 +28,17 @@ _pipeline: Pipeline | None = None
 """One a worker process: a model is loaded once, not once a file."""
 
 
-def found_files(paths: Iterable[Path]) -> Iterator[Path]:
-    """Yield the files themselves and, of folders, what has the suffix of an audio file; sorted, without hidden ones."""
+def found_files(paths: Iterable[Path], unreadable: Callable[[OSError], object] | None = None) -> Iterator[Path]:
+    """Yield the files themselves and, of folders, what has the suffix of an audio file; sorted, without hidden ones.
+
+    Args:
+        unreadable: told of each folder that can't be listed.
+    """
     for path in paths:
         if not path.is_dir():
             yield path
             continue
-        for folder, folders, names in os.walk(path):
+        for folder, folders, names in os.walk(path, onerror=unreadable):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             for name in sorted(names):
                 if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
