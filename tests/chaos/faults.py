@@ -89,6 +89,7 @@ def plan(seed: int, services: list[str], *, triton: bool, pace_s: float = 0.5) -
         elif kind == "full-disk":
             target = "fetcher-1"
         elif kind == "clock":
+            lasts_s = draw.uniform(2.0, 8.0)  # the broker follows within a second
             target, amount = "clock", draw.choice([-86_400.0, -3_600.0, -30.0, 30.0, 3_600.0, 86_400.0])
         elif kind == "denied-member":
             target = draw.choice(["featurizer", "inference"])
@@ -110,8 +111,8 @@ def apply(fault: Fault, house: House) -> Callable[[], None] | None:
         proxy.set(fault.kind, fault.amount)
         return lambda: proxy.set("")
     if fault.kind == "clock":
-        house.set_clock(fault.amount)
-        return lambda: house.set_clock(0.0)
+        house.clock.set(fault.amount)
+        return lambda: house.clock.set(0.0)
     if fault.kind in ("duplicate", "reorder"):
         copier = Copier(house.ports["broker"], reorder=fault.kind == "reorder", seed=fault.number)
         return copier.close

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import struct
 import sys
 import time
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ from services.supervisor.processes import Child, Household
 from tests.broker.mosquitto import PROGRAM, free_port
 from tests.chaos.proxy import FaultProxy
 from tests.chaos.recorder import Recorder
+from tests.chaos.wall_clock import WallClock
 
 ROOT = Path(__file__).resolve().parents[2]
 RESTART_S = 0.5
@@ -56,8 +56,7 @@ class House:
         for name in ("logs", "state", "broker"):
             (shape.folder / name).mkdir(parents=True, exist_ok=True)
         self.ports = {name: free_port() for name in ("broker", "origin", "triton-http", "triton", "triton-metrics")}
-        self.clock = shape.folder / "clock"
-        self.clock.write_bytes(struct.pack("d", 0.0))
+        self.clock = WallClock(shape.folder)
         self.held: set[str] = set()
         self.household = Household()
         self.children: dict[str, Child] = {}
@@ -76,21 +75,13 @@ class House:
         user = "root" if os.getuid() == 0 else None
         config.write_text(local_config(self.ports["broker"], config.parent, shape.persistence, user))
         assert PROGRAM is not None
-        self._add(Child("broker", [PROGRAM, "-c", str(config)], self._log("broker")))
+        self._add(Child("broker", [PROGRAM, "-c", str(config)], self._log("broker"), self.clock.of_broker(os.environ)))
         origin = [sys.executable, "-m", "services.origin.serve", str(shape.hls), "--port", str(self.ports["origin"])]
         self._add(Child("origin", origin, self._log("origin")))
         if shape.triton:
             ports = self.ports["triton-http"], self.ports["triton"], self.ports["triton-metrics"]
-            self._add(
-                triton_server.child(
-                    triton_server.find(),
-                    shape.models_dir,
-                    shape.model,
-                    shape.folder / "triton",
-                    ports,
-                    self._log("triton"),
-                )
-            )
+            server, where = triton_server.find(), shape.folder / "triton"
+            self._add(triton_server.child(server, shape.models_dir, shape.model, where, ports, self._log("triton")))
             self.proxies["triton"] = FaultProxy(self.ports["triton"])
         self.proxies["origin"] = FaultProxy(self.ports["origin"])
         self.recorder.start()
@@ -152,11 +143,6 @@ class House:
         self.household.remove(self.children.pop(name))
         self.proxies.pop(name).close()
 
-    def set_clock(self, offset_s: float) -> None:
-        """Set every service's wall clock wrong."""
-        with self.clock.open("r+b") as file:
-            file.write(struct.pack("d", offset_s))
-
     def _add(self, child: Child) -> None:
         self.children[child.name] = self.household.add(child)
 
@@ -192,11 +178,6 @@ class House:
             settings[section] = {**settings.get(section, {}), **values}
         path = self.shape.folder / f"{name}.json"
         path.write_text(json.dumps({**settings, "streams": streams}))
-        env = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(ROOT / "tests" / "chaos" / "clock"), str(ROOT)]),
-            "CHAOS_CLOCK": str(self.clock),
-            "OMP_NUM_THREADS": "1",
-        }
+        env = {**self.clock.of_service(os.environ, ROOT), "OMP_NUM_THREADS": "1"}
         argv = [sys.executable, "-m", "services.cli", service, "--config", str(path), "--instance", instance]
         return Child(name, argv, self._log(name), env)
