@@ -18,13 +18,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import paho.mqtt.client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.enums import CallbackAPIVersion, MessageState, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from services import credentials
+from services import broker_limits, credentials
+from services.broker_limits import PACKET_OVERHEAD_BYTES, Limits
 from services.contract import Message
 from services.errors import GenreError
 from services.settings import Broker
@@ -38,8 +39,8 @@ BRIEF_S, MOST_BRIEF = 2.0, 8
 """So many connections in a row, each this short, mean that two processes take one session from each other."""
 MAX_QUEUED = 20_000
 """Callers bound what they publish (credits, Receive Maximum); this only stops a bug from eating the memory."""
-PACKET_OVERHEAD_BYTES = 4096
-"""Topic, properties and header of a PUBLISH are smaller than this."""
+MOST_INFLIGHT = 20
+"""QoS 1 messages under way to the broker at once, where its Receive Maximum allows as many; paho's own default."""
 
 
 @dataclass(frozen=True)
@@ -76,16 +77,6 @@ class Delivery:
     qos: int
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What the broker said in its CONNACK that it can do."""
-
-    shared_subscriptions: bool = True
-    receive_maximum: int = 65_535
-    maximum_packet_bytes: int | None = None
-    keep_alive_s: int | None = None
-
-
 Handler = Callable[[Delivery], None]
 OnReceipt = Callable[[Receipt], None]
 
@@ -113,6 +104,31 @@ class _Client(mqtt.Client):
                 return self.ack(int.from_bytes(packet[after_topic : after_topic + 2], "big"), qos)
             return MQTTErrorCode.MQTT_ERR_SUCCESS
 
+    def _handle_connack(self) -> MQTTErrorCode:
+        """Read a CONNACK; nobody else may publish before its limits are known and what was kept is sent again."""
+        with self._out_message_mutex:
+            return super()._handle_connack()
+
+    def _send_publish(self, *args: Any, **named: Any) -> MQTTErrorCode:
+        """Send a PUBLISH, but none ahead of the CONNACK: it would not know the limits; paho keeps it until then."""
+        if not self.is_connected():
+            return MQTTErrorCode.MQTT_ERR_NO_CONN
+        return super()._send_publish(*args, **named)
+
+    def keep_to(self, limits: Limits) -> None:
+        """Send no more unacknowledged messages than the broker takes; call it before paho sends again what it kept.
+
+        paho does not look at the broker's Receive Maximum, and after a connect it sends all it holds: a broker that
+        keeps to the standard then ends the connection (reason 147), again and again.
+        """
+        with self._out_message_mutex:
+            self._max_inflight_messages = min(MOST_INFLIGHT, limits.receive_maximum)
+            self._inflight_messages = 0
+            for place, message in enumerate(self._out_messages.values()):
+                first = place < self._max_inflight_messages
+                message.state = MessageState.MQTT_MS_PUBLISH if first else MessageState.MQTT_MS_QUEUED
+                message.retain = message.retain and limits.retain
+
     def loop_misc(self) -> MQTTErrorCode:
         """Note the time; paho calls this at the end of every turn of its loop."""
         self.last_loop = time.monotonic()
@@ -129,6 +145,7 @@ class Bus:
         receive_maximum: MQTT 5 Receive Maximum, messages in this client's hand at once. Mosquitto 2.0.11 keeps to it
             only until the first ack: then it may send as many again for each one (measured).
         will: what the broker publishes if this client dies.
+        least_payload_bytes: a broker that takes no payload of this size is refused.
         on_connected: called from the network thread after each connect, before subscriptions are renewed.
     """
 
@@ -141,12 +158,13 @@ class Bus:
         receive_maximum: int = 64,
         will: Message | None = None,
         on_connected: Callable[[], None] | None = None,
+        least_payload_bytes: int = 0,
     ) -> None:
         self.broker, self.client_id = broker, client_id
         self.limits = Limits()
         self.fatal: GenreError | None = None
         """Set when trying again cannot help: another process uses this client id, no shared subscriptions."""
-        self._durable, self._receive_maximum = durable, receive_maximum
+        self._durable, self._receive_maximum, self._least_payload_bytes = durable, receive_maximum, least_payload_bytes
         self._on_connected = on_connected
         self._lock = threading.Lock()
         self._connected = threading.Event()
@@ -175,13 +193,15 @@ class Bus:
         client.on_unsubscribe = self._unsuback
         if self.broker.username is not None:
             client.username_pw_set(self.broker.username, credentials.password(self.broker.password_file))
-        if self.broker.ca_file is not None:
+        if self.broker.tls or self.broker.ca_file is not None:
+            ca_file = str(self.broker.ca_file) if self.broker.ca_file is not None else None
             try:
-                client.tls_set(ca_certs=str(self.broker.ca_file), tls_version=ssl.PROTOCOL_TLS_CLIENT)
+                client.tls_set(ca_certs=ca_file, tls_version=ssl.PROTOCOL_TLS_CLIENT)
             except OSError as error:
                 raise GenreError(
                     str(self.broker.ca_file), f"can't be used as CA certificate ({error})", "check broker.ca_file"
                 ) from error
+        self._will = will
         if will is not None:
             client.will_set(will.topic, will.payload, qos=1, retain=will.retain)
         return client
@@ -225,6 +245,8 @@ class Bus:
                     f"no connection within {timeout_s:g} s ({self._last_problem})",
                     "start Mosquitto or mend [broker] in the configuration; 'genre doctor' looks closer",
                 )
+        if self.fatal is not None:
+            raise self.fatal
 
     @property
     def connected(self) -> bool:
@@ -276,7 +298,8 @@ class Bus:
             # Sent, it would make the broker end the connection, and paho send it again after each reconnect.
             on_receipt(Receipt(149, f"{len(message.payload)} bytes are more than the broker's limit of {most}"))
             return
-        info = self._client.publish(message.topic, message.payload, 1, message.retain, properties)
+        retain = message.retain and self.limits.retain  # where there is none, a broker ends the connection for it
+        info = self._client.publish(message.topic, message.payload, 1, retain, properties)
         if info.rc not in (mqtt.MQTT_ERR_SUCCESS, mqtt.MQTT_ERR_NO_CONN):
             on_receipt(Receipt(-1, mqtt.error_string(info.rc)))
             return
@@ -378,6 +401,7 @@ class Bus:
             if reason.is_failure:
                 self._last_problem = f"subscription to {topic_filter} refused: {reason}"
                 log.error("broker %s: %s; give this user the right to read it", self.name, self._last_problem)
+                self.fatal = self.fatal or broker_limits.final(self.name, reason.value)
 
     def _message(self, client: mqtt.Client, userdata: Any, incoming: mqtt.MQTTMessage) -> None:
         properties = incoming.properties
@@ -413,28 +437,19 @@ class Bus:
         properties: Properties | None,
     ) -> None:
         if reason.is_failure:
-            if self._last_problem != str(reason):
-                log.error(
-                    "broker %s refuses this client: %s; check broker.username and its password", self.name, reason
-                )
-            self._last_problem = str(reason)
+            self._refused(reason)
             return
-        self.limits = Limits(
-            shared_subscriptions=bool(getattr(properties, "SharedSubscriptionAvailable", 1)),
-            receive_maximum=getattr(properties, "ReceiveMaximum", 65_535),
-            maximum_packet_bytes=getattr(properties, "MaximumPacketSize", None),
-            keep_alive_s=getattr(properties, "ServerKeepAlive", None),
-        )
+        before, self.limits = self.limits, Limits.of(properties)
+        self._client.keep_to(self.limits)
+        if before.retain and not self.limits.retain:
+            log.warning(
+                "broker %s keeps no retained messages: who reads later sees status only as it changes", self.name
+            )
         with self._lock:
             self._generation += 1
             filters = list(self._subscriptions)
             left = [topic_filter for topic_filter in self._leaving if topic_filter not in self._subscriptions]
-        if not self.limits.shared_subscriptions and any(name.startswith("$share/") for name in filters):
-            self.fatal = GenreError(
-                f"MQTT broker {self.name}",
-                "it has no shared subscriptions, so replicas can't share work",
-                "use a broker that has them: Mosquitto 1.6 or later, EMQX, HiveMQ, VerneMQ",
-            )
+        self.fatal = self.fatal or self.limits.refusal(self.name, filters, self._least_payload_bytes)
         if filters:
             self._send_subscribe(filters)
         if left:  # said while there was no connection: a durable session is still a member
@@ -444,6 +459,16 @@ class Bus:
         log.info("connected to broker %s as %s", self.name, self.client_id)
         if self._on_connected is not None:
             self._guarded(lambda _: self._on_connected and self._on_connected(), None)
+
+    def _refused(self, reason: ReasonCode) -> None:
+        """Note why the broker refuses this client, and whether trying again can help."""
+        self.fatal = self.fatal or broker_limits.final(self.name, reason.value)
+        if reason.value == broker_limits.RETAIN_NOT_SUPPORTED and self._will is not None:
+            # It says so before it could say RetainAvailable 0: the will is what it can't keep.
+            self._client.will_set(self._will.topic, self._will.payload, qos=1, retain=False)
+        elif self._last_problem != str(reason):
+            log.error("broker %s refuses this client: %s; check broker.username and its password", self.name, reason)
+        self._last_problem = str(reason)
 
     def _disconnect(
         self,

@@ -21,6 +21,8 @@ SAMPLE_RATE = 22_050
 WINDOW = 66_000
 MAX_PAYLOAD_BYTES = 1_000_000
 """Mosquitto 2.1 refuses packets over 2,000,000 bytes unless told otherwise; a message here stays under half of that."""
+TENSOR_WINDOW_BYTES = MAX_PAYLOAD_BYTES // 13
+"""What a fetcher, which knows no recipe, reckons for the tensor of one window: a chunk's most, 13, still fit."""
 
 Service = Literal["fetcher", "featurizer", "inference", "dashboard", "supervisor"]
 StreamName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]

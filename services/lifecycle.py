@@ -74,7 +74,7 @@ class Life:
         """Stable for a worker slot, so that its session survives a restart."""
         return f"{self.topics.root}-{self.service}-{self.instance}"
 
-    def connect(self, *, durable: bool, receive_maximum: int = 64) -> Bus:
+    def connect(self, *, durable: bool, receive_maximum: int = 64, least_payload_bytes: int = 0) -> Bus:
         """Return this service's bus, not yet started; its will says offline and every connect says online."""
         self.bus = Bus(
             self._broker,
@@ -83,6 +83,7 @@ class Life:
             receive_maximum=receive_maximum,
             will=self._status("offline") if self._writes else None,
             on_connected=self._announce,
+            least_payload_bytes=least_payload_bytes,
         )
         return self.bus
 

@@ -13,8 +13,18 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    HttpUrl,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from services import environment
 from services.errors import UsageError
@@ -37,6 +47,8 @@ def _http_url(text: str) -> str:
 
 Url = Annotated[str, AfterValidator(_http_url)]
 Port = Annotated[int, Field(ge=1, le=65535)]
+BROKER_SCHEMES = {"mqtt": 1883, "mqtts": 8883}
+"""And their ports, where a URL names none."""
 
 
 class Section(BaseModel):
@@ -48,8 +60,14 @@ class Section(BaseModel):
 class Broker(Section):
     """Where Mosquitto is and how to log in."""
 
-    host: str = Field("127.0.0.1", description="Host of the MQTT 5 broker.")
+    host: str = Field(
+        "127.0.0.1",
+        description="Host of the MQTT 5 broker or cluster; also as mqtt://HOST[:PORT] or, for TLS, mqtts://HOST[:PORT].",
+    )
     port: Port = Field(1883, description="Port of the broker.")
+    tls: bool = Field(
+        False, description="TLS, trusting the system's CAs where ca_file is unset; mqtts:// and ca_file turn it on."
+    )
     root: Name = Field("genre", description="First level of every topic.")
     username: str | None = Field(None, description="User name, where the broker asks for one.")
     password_file: Path | None = Field(None, description="File that holds the password and nothing else.")
@@ -60,6 +78,20 @@ class Broker(Section):
     session_expiry_s: int = Field(
         10, ge=0, le=86_400, description="How long the broker keeps a worker's share while the worker is away."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_url(cls, values: Any) -> Any:
+        """Take the URL of a broker apart."""
+        if not isinstance(values, dict) or "://" not in str(values.get("host", "")):
+            return values
+        url = urlsplit(str(values["host"]))
+        if url.scheme not in BROKER_SCHEMES or not url.hostname:
+            raise ValueError("a broker's URL is mqtt://HOST[:PORT] or mqtts://HOST[:PORT]")
+        if url.username or url.password or url.path.strip("/") or url.query:
+            raise ValueError("a broker's URL holds host and port only; the user goes to username and password_file")
+        port = url.port or values.get("port") or BROKER_SCHEMES[url.scheme]
+        return {**values, "host": url.hostname, "port": port, "tls": values.get("tls") or url.scheme == "mqtts"}
 
 
 class Stream(Section):

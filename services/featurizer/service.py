@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from services import logs, settings
-from services.contract import Ack, MelTensor, Message, PcmChunk
+from services.contract import TENSOR_WINDOW_BYTES, Ack, MelTensor, Message, PcmChunk
 from services.errors import GenreError
 from services.featurizer.features import Featurizer
 from services.featurizer.recipe import Recipe, load_recipe
@@ -54,12 +54,22 @@ class FeaturizerService:
         self._recipe = recipe_of(config)
         details = {"recipe": self._recipe.id, "recipe_digest": self._recipe.digest}
         self._life = Life("featurizer", instance, config.broker.root, config.broker, details)
-        self._bus = self._life.connect(durable=True, receive_maximum=config.worker.receive_maximum)
+        self._bus = self._life.connect(
+            durable=True, receive_maximum=config.worker.receive_maximum, least_payload_bytes=self._tensor_bytes()
+        )
         self._featurizer = Featurizer(self._recipe)
         self._lock = threading.Lock()
         # The group's name holds the recipe: two recipes at once are two groups, each with all chunks.
         share = f"$share/featurizer-{self._recipe.id}/{self._life.topics.pcm('+')}"
         self._worker = Worker(self._life, self._bus, config.worker, share, self.process)
+
+    def _tensor_bytes(self) -> int:
+        """Return the largest tensor that has to pass: of one window, for the fetcher cuts as few as the broker takes.
+
+        A recipe with more numbers in a window than the fetcher reckons with is not cut smaller.
+        """
+        window = int(np.prod(self._recipe.shape)) * np.dtype(self._config.featurizer.dtype).itemsize
+        return window if window <= TENSOR_WINDOW_BYTES else window * self._config.fetcher.windows_per_chunk
 
     def process(self, message: Message) -> Work:
         """Turn one PCM chunk into one tensor message.

@@ -12,11 +12,24 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from services.contract import SAMPLE_RATE, WINDOW, Stretch
+from services.contract import SAMPLE_RATE, TENSOR_WINDOW_BYTES, WINDOW, Stretch
 from services.fetcher.heard import Audio, Bookmark, EpochStarted, Track
 
 SHORTEST = SAMPLE_RATE
 """An epoch of 1 s or more is repeated to fill a window; a shorter one is not classified."""
+
+
+def windows_that_fit(payload_bytes: int | None, hop: int, most: int) -> int:
+    """Return how many windows, at most `most`, fit a payload as PCM and as the tensor that is made of them; 0: none.
+
+    Args:
+        payload_bytes: what the broker takes; None: anything.
+        hop: samples between windows.
+    """
+    if payload_bytes is None:
+        return most
+    as_pcm = (payload_bytes // 2 - WINDOW) // hop + 1
+    return max(0, min(most, as_pcm, payload_bytes // TENSOR_WINDOW_BYTES))
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ import click
 from prometheus_client import Gauge
 
 from services import logs, settings
-from services.contract import SAMPLE_RATE, Event, Message
+from services.contract import SAMPLE_RATE, WINDOW, Event, Message
 from services.errors import GenreError
-from services.fetcher.chunks import Cut
+from services.fetcher.chunks import Cut, windows_that_fit
 from services.fetcher.courier import Courier
 from services.fetcher.cursor import Cursors
 from services.fetcher.stream_task import StreamTask
@@ -39,7 +39,8 @@ class Fetcher:
         self._config, self._path = config, path
         self._stamp = _stamp(path)
         self._life = Life("fetcher", instance, config.broker.root, config.broker)
-        self._bus = self._life.connect(durable=True)
+        self._bus = self._life.connect(durable=True, least_payload_bytes=2 * WINDOW)
+        self._windows, self._streams = config.fetcher.windows_per_chunk, config.streams
         self._cursors = Cursors(config.paths.state_dir)
         self._courier = Courier(self._bus, self._life.topics, instance, config.fetcher, self._lost)
         self._tasks: dict[str, StreamTask] = {}
@@ -77,6 +78,7 @@ class Fetcher:
             # A broker that restarted without persistence knows no ledger any more: say each of them again.
             self._generation = self._bus.generation
             self._told.clear()
+            self._fit()
         stamp = _stamp(self._path)
         if stamp != self._stamp:
             self._stamp = stamp
@@ -92,6 +94,25 @@ class Fetcher:
                 task.save()
             self._publish_ledger(name, task)
 
+    def _fit(self) -> None:
+        """Cut as many windows into a chunk as the broker takes now; begin again at the cursors where that changes."""
+        limit, wanted = self._bus.limits.payload_bytes, self._config.fetcher.windows_per_chunk
+        windows = windows_that_fit(limit, self._config.fetcher.window_hop, wanted)
+        if windows in (0, self._windows):
+            return  # 0 ends the process: the bus says why
+        log.warning("the broker takes payloads of %s bytes: %d windows a chunk from now on", limit, windows)
+        self._windows = windows
+        for name in list(self._tasks):
+            self._end(name)
+        self._apply(self._config.model_copy(update={"streams": self._streams}))
+
+    def _end(self, name: str) -> None:
+        """Stop listening to a stream; whoever listens next begins at its cursor."""
+        task = self._tasks.pop(name)
+        task.end()
+        task.join(5.0)
+        self._courier.forget(name)
+
     def _publish_ledger(self, name: str, task: StreamTask) -> None:
         ledger = task.ledger
         message = Message(self._life.topics.ledger(name), ledger.to_json(), retain=True)
@@ -105,16 +126,16 @@ class Fetcher:
 
     def _apply(self, config: settings.Settings) -> None:
         """Start, stop and replace streams so that they are as configured."""
+        self._streams = config.streams
         wanted = {stream.name: stream for stream in config.streams if not stream.paused}
         for name, task in list(self._tasks.items()):
             if wanted.get(name) != task.stream:
-                task.end()
-                task.join(5.0)
-                self._courier.forget(name)
-                del self._tasks[name]
+                self._end(name)
+        fetcher = self._config.fetcher.model_copy(update={"windows_per_chunk": self._windows})
+        fitting = self._config.model_copy(update={"fetcher": fetcher})
         for name, stream in wanted.items():
             if name not in self._tasks:
-                task = StreamTask(stream, self._config, self._courier, self._cursors, self._tell)
+                task = StreamTask(stream, fitting, self._courier, self._cursors, self._tell)
                 self._tasks[name] = task
                 task.start()
 
