@@ -220,13 +220,15 @@ class StreamTask:
             self._opened += missing
 
     def _gap(self, gap: Gap) -> None:
+        """Enter a gap and tell of it; after a restart it can begin before what is accounted for already."""
         self._open_until(gap.first_sample)
-        samples = gap.first_sample + gap.samples - max(gap.first_sample, self._opened)
+        start = max(gap.first_sample, self._opened)
+        samples = gap.first_sample + gap.samples - start
         if samples <= 0:
             return
         self._account.gap(samples, gap.cause)
         self._opened += samples
-        self._tell("gap", start=gap.first_sample, seconds=gap.samples / SAMPLE_RATE, cause=gap.cause, reason=gap.detail)
+        self._tell("gap", start=start, seconds=samples / SAMPLE_RATE, cause=gap.cause, reason=gap.detail)
 
     def _ended(self, ended: Ended) -> None:
         self._open_until(ended.end_sample)

@@ -17,7 +17,7 @@ from services.contract import Event, Ledger
 from services.errors import GenreError
 from services.fetcher import stream_task
 from services.fetcher.chunks import Cut
-from services.fetcher.cursor import Cursors
+from services.fetcher.cursor import Cursor, Cursors
 from services.fetcher.heard import Audio, Bookmark, Ended, EpochEnded, EpochStarted, Gap, Heard, Report, Track
 from services.fetcher.stream_task import StreamTask
 from services.settings import Fetcher, Settings, Stream
@@ -183,6 +183,30 @@ def test_audio_that_the_hls_side_would_forget_is_counted_and_never_hidden(
     Script.items, Script.fails_at = [*items[:-1], Ended(items[-1].end_sample + 77, "ENDLIST")], set()
     ledger = run_once(tmp_path, Acks(random.Random(1), 10**9), [])
     assert ledger.lost == 77 and ledger.causes == {"unaccounted": 77} and ledger.adds_up
+
+
+def test_a_gap_that_begins_before_the_frontier_is_told_as_long_as_it_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows reach beyond the bookmark, so what expired after a restart is partly classified already."""
+    monkeypatch.setattr(stream_task, "Listener", Script)
+    Cursors(tmp_path).save(
+        STREAM.name,
+        Cursor(
+            STREAM.url,
+            Ledger(stream=STREAM.name, timeline=100_000, classified=100_000, windows=2),
+            Bookmark(0, 0, 60_000, {"item": 0}),
+        ),
+    )
+    Script.items, Script.fails_at = (
+        [EpochEnded(0, 60_000), Gap(60_000, 62_050, "expired", "gone"), Ended(122_050, "x")],
+        set(),
+    )
+    told: list[Event] = []
+    ledger = run_once(tmp_path, Acks(random.Random(0), 100), told)
+    assert (ledger.timeline, ledger.gap, ledger.causes) == (122_050, 22_050, {"expired": 22_050})
+    (gap,) = [event for event in told if event.kind == "gap"]
+    assert (gap.seconds, gap.start_s) == (1.0, round(100_000 / 22_050, 3))
 
 
 def test_titles_and_reports_become_events_that_are_harmless_to_send(
