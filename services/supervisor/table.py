@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+from rich.box import SIMPLE_HEAD
+from rich.console import JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -26,6 +28,18 @@ COLOURS = {
     "reggae": "green3",
     "rock": "orange_red1",
 }
+COLUMNS: tuple[tuple[str, bool, JustifyMethod], ...] = (
+    ("stream", True, "left"),
+    ("now", False, "left"),
+    ("sure", False, "right"),
+    ("30 s", True, "left"),
+    ("playing", True, "left"),
+    ("heard", False, "right"),
+    ("lost", False, "right"),
+    ("delay", False, "right"),
+    ("state", True, "left"),
+)
+"""Header, whether its text may be cut off, and its side."""
 SHADES = " ▁▂▃▄▅▆▇█"
 
 
@@ -34,19 +48,19 @@ def table(observer: Observer, title: str, note: str = "") -> Table:
     # Text, not str: rich would read brackets in what others wrote as markup.
     caption = Text("\n".join(printable(line) for line in note.splitlines()))
     drawn = Table(
-        title=Text(printable(title)), caption=caption, title_justify="left", caption_justify="left", expand=False
+        title=Text(printable(title)),
+        caption=caption,
+        title_justify="left",
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
     )
-    drawn.add_column("stream", no_wrap=True, max_width=24)
-    drawn.add_column("now", no_wrap=True, min_width=10)
-    drawn.add_column("sure", justify="right")
-    drawn.add_column("last 30 s", no_wrap=True, min_width=20)
-    drawn.add_column("playing", max_width=28, no_wrap=True)
-    drawn.add_column("heard", justify="right")
-    drawn.add_column("lost", justify="right")
-    drawn.add_column("delay", justify="right")
-    drawn.add_column("state", no_wrap=True, max_width=40)
+    # On a narrow terminal rich takes width only from columns that may wrap: those whose text may be cut off.
+    for header, cut, justify in COLUMNS:
+        drawn.add_column(header, no_wrap=not cut, justify=justify)
     for name, seen in observer.seen().items():
-        drawn.add_row(name, *_row(seen))
+        drawn.add_row(Text(printable(name), no_wrap=True, overflow="ellipsis"), *_row(seen))
     return drawn
 
 
@@ -59,10 +73,10 @@ def _row(seen: Seen) -> tuple[Text | str, ...]:
     heard = _clock(ledger.classified) if ledger else ""
     lost = f"{(ledger.lost + ledger.gap) / SAMPLE_RATE:.1f} s" if ledger and ledger.lost + ledger.gap else "0"
     return (
-        Text(printable(now), style=COLOURS.get(now, "bold")),
+        Text(printable(now).ljust(9), style=COLOURS.get(now, "bold")),
         f"{100 * sure:.0f} %" if sure else "",
         strip(recent),
-        Text(printable(playing), overflow="ellipsis"),
+        Text(printable(playing)[:40], no_wrap=True, overflow="ellipsis"),
         heard,
         Text(lost, style="" if lost == "0" else "yellow"),
         f"{last.latency_ms:.0f} ms" if last else "",
@@ -72,7 +86,7 @@ def _row(seen: Seen) -> tuple[Text | str, ...]:
 
 def strip(recent: list[Result]) -> Text:
     """Return one coloured block a window, as high as its confidence."""
-    text = Text()
+    text = Text(no_wrap=True, overflow="crop")
     for result in recent:
         block = SHADES[min(8, 1 + int(result.confidence * 8))] if result.genre else "·"
         text.append(block, style=COLOURS.get(result.genre or "", "grey50"))
@@ -93,16 +107,22 @@ def _smoothed(recent: list[Result]) -> tuple[str, float]:
 
 
 def _state(seen: Seen) -> Text:
+    said, style = _health(seen)
+    return Text(printable(said), style=style, no_wrap=True, overflow="ellipsis")
+
+
+def _health(seen: Seen) -> tuple[str, str]:
+    """Return what a stream's state is called, and its style."""
     event = seen.last_event
     if seen.failed:
-        return Text(printable(seen.failed), style="red", overflow="ellipsis")
+        return seen.failed, "red"
     if seen.ledger and seen.ledger.ended:
-        return Text("ended", style="green")
+        return "ended", "green"
     if event and event.kind == "silent":
-        return Text(f"no results: {event.stage}", style="red")
+        return f"no results: {event.stage}", "red"
     if event and event.kind in ("gap", "lost"):
-        return Text(printable(f"{event.kind} {event.seconds:.1f} s: {event.cause}"), style="yellow")
-    return Text("listening" if seen.results else "starting", style="green" if seen.results else "grey50")
+        return f"{event.kind} {event.seconds:.1f} s: {event.cause}", "yellow"
+    return ("listening", "green") if seen.results else ("starting", "grey50")
 
 
 def _clock(samples: int) -> str:
