@@ -6,13 +6,9 @@ Files only; it never talks to a broker and never shows a password. What the file
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import re
 import secrets
-import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +17,8 @@ import click
 from services import broker_access, broker_certificates, broker_units
 from services.broker_access import ROLES
 from services.broker_config import access_lists, dynamic_security, lan_config
+from services.broker_files import write, writing
+from services.broker_fleet_command import bridge, fleet
 from services.errors import GenreError, UsageError
 
 FOLDER = Path("/etc/genre-edge/broker")
@@ -73,7 +71,7 @@ def init(folder: Path, hosts: tuple[str, ...], port: int, websockets_port: int |
     for host in hosts:
         if not _HOST.match(host):
             raise UsageError("--host", f"{host!r} is no host name or address", "give the name that clients connect to")
-    with _writing(folder):
+    with writing(folder):
         set_up(folder, list(hosts), port, websockets_port, state, old)
     click.echo(f"{folder}/mosquitto.conf     give it to mosquitto -c, or include it from /etc/mosquitto/conf.d")
     click.echo(f"{folder}/ca.crt             copy it to every client (broker.ca_file)")
@@ -96,12 +94,12 @@ def set_up(folder: Path, hosts: list[str], port: int, websockets_port: int | Non
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "ca.key").exists():
         key = broker_certificates.new_key()
-        _write(folder / "ca.crt", broker_certificates.authority(key), 0o644)
-        _write(folder / "ca.key", key, 0o600)
+        write(folder / "ca.crt", broker_certificates.authority(key), 0o644)
+        write(folder / "ca.key", key, 0o600)
     certify(folder, hosts)
     if old:
         (folder / "access.txt").touch()
-        _write(folder / "passwords.txt", _read(folder / "passwords.txt"), 0o600, for_broker=True)
+        write(folder / "passwords.txt", _read(folder / "passwords.txt"), 0o600, for_broker=True)
         security = access_lists(folder / "passwords.txt", folder / "access.txt")
     else:
         security = dynamic_security(plugin or "", folder / "dynamic-security.json")
@@ -111,7 +109,7 @@ def set_up(folder: Path, hosts: list[str], port: int, websockets_port: int | Non
             clients = _with_user(folder, clients, name, name, secrets.token_urlsafe(24))
     _save(folder, clients)
     text = lan_config(folder, security, state, port, websockets_port=websockets_port)
-    _write(folder / "mosquitto.conf", text.encode(), 0o644)
+    write(folder / "mosquitto.conf", text.encode(), 0o644)
 
 
 def certify(folder: Path, hosts: list[str]) -> None:
@@ -120,8 +118,8 @@ def certify(folder: Path, hosts: list[str]) -> None:
     certificate = broker_certificates.server_certificate(
         (folder / "ca.crt").read_bytes(), (folder / "ca.key").read_bytes(), key, hosts
     )
-    _write(folder / "server.crt", certificate, 0o644)
-    _write(folder / "server.key", key, 0o600, for_broker=True)
+    write(folder / "server.crt", certificate, 0o644)
+    write(folder / "server.key", key, 0o600, for_broker=True)
 
 
 @broker.command()
@@ -149,7 +147,7 @@ def user(folder: Path, name: str, role: str, password_file: Any) -> None:
             "choose a longer one, or leave it to this command",
         )
     _made(folder)
-    with _writing(folder):
+    with writing(folder):
         _save(folder, _with_user(folder, _clients(folder), name, role, password))
     click.echo(f"user {name}, role {role}: password in {folder}/passwords/{name}; restart the broker")
 
@@ -169,7 +167,7 @@ def remove(folder: Path, name: str) -> None:
         raise UsageError(
             "NAME", f"there is no user {name!r}", f"known: {', '.join(sorted(c['username'] for c in clients))}"
         )
-    with _writing(folder):
+    with writing(folder):
         _forget_line(folder, name)
         _save(folder, [client for client in clients if client["username"] != name])
         (folder / "passwords" / name).unlink(missing_ok=True)
@@ -188,7 +186,7 @@ def renew(folder: Path, hosts: tuple[str, ...]) -> None:
     Example: genre broker renew
     """
     _made(folder)
-    with _writing(folder):
+    with writing(folder):
         certify(folder, list(hosts) or broker_certificates.hosts_of((folder / "server.crt").read_bytes()))
     click.echo(f"{folder}/server.crt is new; restart the broker")
 
@@ -204,7 +202,7 @@ def apply(folder: Path, host: str | None, undo: bool) -> None:
     Example: sudo genre broker init --host jetson.local && sudo genre broker apply
     """
     if undo:
-        with _writing(SYSTEMD):
+        with writing(SYSTEMD):
             broker_units.undo(folder, SYSTEMD)
         return
     _made(folder)
@@ -212,7 +210,7 @@ def apply(folder: Path, host: str | None, undo: bool) -> None:
     port = re.search(r"^listener (\d+)", (folder / "mosquitto.conf").read_text(encoding="utf-8"), re.MULTILINE)
     if port is None:
         raise GenreError(str(folder / "mosquitto.conf"), "has no listener", "run 'genre broker init' again")
-    with _writing(SYSTEMD):
+    with writing(SYSTEMD):
         name = host or broker_certificates.hosts_of((folder / "server.crt").read_bytes())[0]
         broker_units.apply(folder, name, int(port[1]), SYSTEMD)
     click.echo(f"mosquitto and the services use {name}:{port[1]} now")
@@ -261,51 +259,33 @@ def _with_user(
 ) -> list[dict[str, Any]]:
     passwords = folder / "passwords"
     passwords.mkdir(mode=0o750, exist_ok=True)
-    _write(passwords / name, password.encode() + b"\n", 0o600)
+    write(passwords / name, password.encode() + b"\n", 0o600)
     if (folder / "access.txt").exists():
         _forget_line(folder, name)
         lines = _read(folder / "passwords.txt") + broker_access.password_line(name, password).encode()
-        _write(folder / "passwords.txt", lines, 0o600, for_broker=True)
+        write(folder / "passwords.txt", lines, 0o600, for_broker=True)
     others = [client for client in clients if client["username"] != name]
     return [*others, broker_access.client_entry(name, password, role)]
 
 
 def _save(folder: Path, clients: list[dict[str, Any]]) -> None:
     text = broker_access.dynamic_security_json(clients)
-    _write(folder / "dynamic-security.json", text.encode(), 0o600, for_broker=True)
+    write(folder / "dynamic-security.json", text.encode(), 0o600, for_broker=True)
     if (folder / "access.txt").exists():
         users = {client["username"]: client["roles"][0]["rolename"] for client in clients}
-        _write(folder / "access.txt", broker_access.access_list(users).encode(), 0o600, for_broker=True)
+        write(folder / "access.txt", broker_access.access_list(users).encode(), 0o600, for_broker=True)
 
 
 def _forget_line(folder: Path, name: str) -> None:
     path = folder / "passwords.txt"
     if path.exists():
         kept = [line for line in _read(path).splitlines(keepends=True) if not line.startswith(name.encode() + b":")]
-        _write(path, b"".join(kept), 0o600, for_broker=True)
+        write(path, b"".join(kept), 0o600, for_broker=True)
 
 
 def _read(path: Path) -> bytes:
     return path.read_bytes() if path.exists() else b""
 
 
-def _write(path: Path, content: bytes, mode: int, for_broker: bool = False) -> None:
-    """Replace a file in one step, never readable by more than `mode` allows; the broker's own belong to its account."""
-    new = path.with_name(f".{path.name}.new")
-    new.unlink(missing_ok=True)
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-        file.write(content)
-    new.chmod(mode)
-    if for_broker and os.geteuid() == 0:
-        with contextlib.suppress(LookupError):
-            shutil.chown(new, "mosquitto", "mosquitto")
-    new.replace(path)
-
-
-@contextlib.contextmanager
-def _writing(folder: Path) -> Any:
-    try:
-        yield
-    except OSError as error:
-        root = "" if os.geteuid() == 0 else f"run it as root ('sudo {Path(sys.argv[0]).name} broker ...') or "
-        raise GenreError(str(folder), f"can't be written ({error.strerror})", f"{root}give --folder") from error
+broker.add_command(bridge)
+broker.add_command(fleet)

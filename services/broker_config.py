@@ -7,8 +7,10 @@ Start at `local_config`; users and certificates are made by `broker_access.py` a
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+
+from services import fleet
 
 LIMITS = """\
 # A denied or oversize PUBLISH gets reason code 135 or 149; every payload of genre-edge stays under 1,000,000 bytes.
@@ -28,6 +30,12 @@ log_type notice
 """
 """What all configurations share. No per_listener_settings: it loses wills before 2.0.13. No message expiry on queued
 topics: expired messages stall a queue before 2.0.15."""
+
+
+SENT = ("results", "events", "status/#", "streams/+/now", "streams/+/ledger")
+"""What goes upstream, below the root. Not the flat twins, which repeat results; never audio, features or acks."""
+BOX_QUEUE = 100_000
+"""Messages that wait for the uplink: hours of one stream (docs/fleet.md)."""
 
 
 def persistence_config(folder: Path, user: str | None = None) -> str:
@@ -108,28 +116,40 @@ def access_lists(passwords: Path, access: Path) -> str:
 
 
 def bridge_config(
-    name: str, address: str, username: str, password: str, ca_file: Path, topic_root: str = "genre", prefix: str = ""
+    box: str,
+    address: str,
+    password: str,
+    ca_file: Path,
+    topic_root: str = "genre",
+    queue: int = BOX_QUEUE,
+    prefix: str | None = None,
 ) -> str:
     """Return the lines that send results, events and status to an upstream broker, and never audio.
 
+    Nothing comes down, so nothing can go round. What the uplink can't take now waits here, in order.
+
     Args:
-        name: of this edge box; the upstream broker sees it as the client id.
+        box: name of this box: its user, its client id and its level upstream.
         address: host:port of the upstream broker, which must speak TLS and MQTT 5.
-        username: for the upstream broker.
-        password: likewise; the file must be readable by the broker alone.
+        password: of the box upstream; the file must be readable by the broker alone.
         ca_file: CA that signed the upstream broker's certificate.
         topic_root: broker.root of the configuration.
-        prefix: put before every topic upstream, e.g. "site7/".
+        queue: most messages that wait while the uplink is down; beyond it the newest are dropped.
+        prefix: put before every topic upstream; None is the box's own level of a fleet.
     """
-    sent: Sequence[str] = ("results", "events", "status/#", "streams/+/now", "streams/+/ledger", "flat/#")
-    topics = "".join(f"topic {topic} out 1 {topic_root}/ {prefix}{topic_root}/\n" for topic in sent)
+    prefix = f"{fleet.LEVEL}/{box}/" if prefix is None else prefix
+    topics = "".join(f"topic {topic} out 1 {topic_root}/ {prefix}{topic_root}/\n" for topic in SENT)
     return (
-        f"connection {name}\naddress {address}\n"
+        f"connection {box}\naddress {address}\n"
         "# MQTT 5 carries user properties on; the sessions last over a cut, so that nothing is missed.\n"
-        f"bridge_protocol_version mqttv50\ncleansession false\nremote_clientid {name}\nlocal_clientid bridge-{name}\n"
-        f"remote_username {username}\nremote_password {password}\nbridge_cafile {ca_file}\n"
-        "# The upstream broker learns nothing of this one's state but what is sent.\n"
-        "notifications false\ntry_private false\nrestart_timeout 2 30\n"
+        f"bridge_protocol_version mqttv50\ncleansession false\nremote_clientid {box}\nlocal_clientid bridge-{box}\n"
+        f"remote_username {box}\nremote_password {password}\nbridge_cafile {ca_file}\n"
+        "# Retained upstream: 1 while this bridge is connected, else 0, which its will says.\n"
+        f"notifications true\nnotification_topic {fleet.link(box)}\n"
+        "# A cut is noticed after 1.5 keep-alives; boxes come back spread over 2 to 30 s, not all at once.\n"
+        "keepalive_interval 20\nrestart_timeout 2 30\ntry_private false\n"
+        "# What waits for the uplink; it counts for every client of this broker, far above the fetcher's credits.\n"
+        f"max_queued_messages {queue}\n"
         f"{topics}"
     )
 
@@ -148,10 +168,8 @@ def ready_to_copy() -> Mapping[str, str]:
         + lan_config(etc, old, run),
         "websockets.conf": _head("As lan.conf, and browsers: `genre broker init --host NAME --websockets-port 9443`.")
         + lan_config(etc, plugin, run, websockets_port=9443),
-        "bridge.conf": _head("Added to one of the others: results and status go upstream, audio never does.")
-        + bridge_config(
-            "edge-7", "upstream.example:8883", "edge-7", "CHANGE-ME", etc / "upstream-ca.crt", prefix="edge-7/"
-        ),
+        "bridge.conf": _head("Added to one of the others by `genre broker bridge`: results and status go upstream.")
+        + bridge_config("edge-7", "upstream.example:8883", "CHANGE-ME", etc / "upstream-ca.crt"),
     }
 
 

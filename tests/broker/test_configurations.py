@@ -130,7 +130,7 @@ def test_the_bridge_sends_results_and_status_up_and_never_audio(
     upstream.stop()
     upstream.start()
     password = (folder / "passwords" / "edge-7").read_text().strip()
-    extra = bridge_config("edge-7", f"localhost:{upstream.port}", "edge-7", password, folder / "ca.crt")
+    extra = bridge_config("edge-7", f"localhost:{upstream.port}", password, folder / "ca.crt", prefix="")
     edge = local(tmp_path, brokers, extra)
     viewer = clients("wall", upstream.port, folder, client_id="wall", clean=False)
     assert viewer.subscribe("genre/results") == viewer.subscribe("genre/status/#") == 1
