@@ -94,6 +94,17 @@ def classified(files: Iterable[Path], models_dir: Path, model: str, jobs: int) -
     "--pictures", type=click.Path(path_type=Path, file_okay=False), help="Write a timeline a file (SVG) there."
 )
 @click.option("--jobs", type=click.IntRange(1, 256), help="Processes.  [default: one a core, no more than files]")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="A whole library: results go to this folder as Parquet, and a second run goes on where the first ended. "
+    "FILES are then folders, audio files, text files with a path a line, or - for such a list on standard input.",
+)
+@click.option("--cluster", metavar="ADDRESS", help="With --out: Dask scheduler whose workers do it, tcp://HOST:8786.")
+@click.option("--workers", type=click.IntRange(1, 1024), help="With --out: processes here.  [default: one a core]")
+@click.option("--batch", type=click.IntRange(1, 10_000), help="With --out: files in a task.  [default: 16]")
+@click.option("--retry-failed", is_flag=True, help="With --out: also try again what has an error there.")
+@click.option("--wait", type=click.FloatRange(1, 86_400), help="With --cluster: wait so long, s.  [default: 60]")
 @click.option("--config", type=click.Path(path_type=Path), help="TOML configuration file.")
 def classify(
     files: tuple[Path, ...],
@@ -102,15 +113,38 @@ def classify(
     windows: bool,
     pictures: Path | None,
     jobs: int | None,
+    out: Path | None,
+    cluster: str | None,
+    workers: int | None,
+    batch: int | None,
+    retry_failed: bool,
+    wait: float | None,
     config: Path | None,
 ) -> None:
     """Name the genre of audio files and of all audio in folders.
 
     \b
     Example: genre classify ~/Music --csv > genres.csv
+    A library on this machine's cores:
+      genre classify --out results.parquet /music
+    On many machines that all have /music (docs/catalogue.md):
+      dask scheduler
+      dask worker tcp://HOST:8786 --nthreads 1 --nworkers 4
+      genre classify --cluster tcp://HOST:8786 --out results.parquet /music
     """
     loaded = settings.load(config)
     logs.set_up(settings.Log(level="error"), "genre classify")
+    if out is not None:
+        if as_what == "csv" or windows or pictures is not None or jobs is not None:
+            raise UsageError("--out", "does not go with --csv, --windows, --pictures and --jobs", "leave those away")
+        if cluster is not None and workers is not None:
+            raise UsageError("--workers", "is for this machine; a cluster has its own", "leave one of them away")
+        library(files, loaded, model, out, cluster, workers, batch or 16, retry_failed, wait or 60.0, as_what == "json")
+        return
+    given = {"cluster": cluster, "workers": workers, "batch": batch, "retry-failed": retry_failed, "wait": wait}
+    for option, value in given.items():
+        if value:
+            raise UsageError(f"--{option}", "goes with --out only", "add --out FOLDER")
     if not files:
         raise UsageError("genre classify", "which files?", "give audio files or folders")
     if windows and as_what != "json":
@@ -154,6 +188,38 @@ def classify(
                 _picture(pictures, one)
     if bad:
         raise GenreError(f"{bad} of {len(every)} files", "could not be classified", "the lines above say why")
+
+
+def library(
+    sources: tuple[Path, ...],
+    loaded: settings.Settings,
+    model: str | None,
+    out: Path,
+    cluster: str | None,
+    workers: int | None,
+    batch: int,
+    retry_failed: bool,
+    wait_s: float,
+    as_json: bool,
+) -> None:
+    """Classify a library into a folder of Parquet and say what it came to."""
+    if not sources:
+        raise UsageError(
+            "genre classify --out", "which files?", "give folders, lists of paths, or - for standard input"
+        )
+    try:
+        from services.classify.catalogue import run
+        from services.classify.catalogue.work import own_models_dir
+    except ImportError as error:
+        raise GenreError(
+            "genre classify --out", f"needs {error.name}", "run 'make catalogue' or install genre-edge[catalogue]"
+        ) from error
+    order = run.order_for(own_models_dir(loaded), model or loaded.inference.model)
+    summary = run.classify_all(
+        [str(source) for source in sources], out, order,
+        cluster=cluster, workers=workers, batch=batch, retry_failed=retry_failed, wait_s=wait_s,
+    )  # fmt: skip
+    click.echo(run.finished(summary, out, as_json))
 
 
 def _picture(folder: Path, one: Classified) -> None:
