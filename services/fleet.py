@@ -103,6 +103,7 @@ class Fleet:
     Args:
         on_result: called with each first result of an id: box, result, payload.
         on_event: called with each event: box, event.
+        on_ledger: called with each ledger: box, ledger.
     """
 
     def __init__(
@@ -110,8 +111,9 @@ class Fleet:
         root: str,
         on_result: Callable[[str, Result, bytes], None] | None = None,
         on_event: Callable[[str, Event], None] | None = None,
+        on_ledger: Callable[[str, Ledger], None] | None = None,
     ) -> None:
-        self._on_result, self._on_event = on_result, on_event
+        self._on_result, self._on_event, self._on_ledger = on_result, on_event, on_ledger
         self._boxes: dict[str, Box] = {}
         self._lock = threading.Lock()
         every = topics(root)
@@ -173,8 +175,11 @@ class Fleet:
     def _ledger(self, message: Message) -> None:
         if message.payload:
             ledger = parse(Ledger, message.payload)
-            stream = self._stream(self._box(message), ledger.stream)
+            box = self._box(message)
+            stream = self._stream(box, ledger.stream)
             stream.ended, stream.failed = ledger.ended, ledger.failed or stream.failed
+            if self._on_ledger is not None:
+                self._on_ledger(box.name, ledger)
 
     def _status(self, message: Message) -> None:
         box = self._box(message)
@@ -185,6 +190,10 @@ class Fleet:
             box.parts[key] = parse(Status, message.payload)
 
     def _link(self, message: Message) -> None:
+        if not message.payload:  # its retained message was cleared: the box was taken out of the fleet
+            with self._lock:
+                self._boxes.pop(box_of(message.topic), None)
+            return
         if message.payload not in (b"0", b"1"):
             raise ContractError("link is neither 0 nor 1")
         self._box(message).linked = message.payload == b"1"

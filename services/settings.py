@@ -265,6 +265,10 @@ class Dashboard(Section):
     spectrogram: bool = Field(
         True, description="Read the tensors of a stream while somebody looks at its spectrogram; needs that right."
     )
+    fleet: bool = Field(
+        False,
+        description="[broker] is upstream of a fleet: show every box's streams, named <box>/<stream>; writes nothing.",
+    )
     publish_now: bool = Field(False, description="Write what plays now to <root>/streams/<stream>/now, retained.")
     publish_flat: bool = Field(False, description="Write single numbers to <root>/flat/<stream>/..., retained.")
     home_assistant: bool = Field(False, description="Announce each stream to Home Assistant; turns publish_now on.")

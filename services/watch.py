@@ -39,8 +39,11 @@ def _line(result: Result) -> str:
     "--json", "json_lines", is_flag=True, help="Print results and events as they come, one JSON object a line."
 )
 @click.option("--seconds", type=click.FloatRange(min=0), help="Stop after this long.")
+@click.option(
+    "--fleet", is_flag=True, help="The broker is upstream of many boxes: one row a box; --stream takes BOX[/STREAM]."
+)
 def watch(
-    config: Path | None, broker: str | None, only: tuple[str, ...], json_lines: bool, seconds: float | None
+    config: Path | None, broker: str | None, only: tuple[str, ...], json_lines: bool, seconds: float | None, fleet: bool
 ) -> None:
     """Show what is playing, live; in a pipe, one line a result.
 
@@ -56,6 +59,11 @@ def watch(
         merged = {"broker": {**values, "port": int(port) if port else loaded.broker.port}}
         loaded = settings.checked(merged, f"--broker {broker}")
     logs.set_up(settings.Log(level="error"), "genre watch")
+    if fleet:
+        from services.watch_fleet import watch_fleet
+
+        watch_fleet(loaded.broker, only, json_lines, seconds)
+        return
     drawn = sys.stdout.isatty() and not json_lines
 
     def on_result(result: Result, payload: bytes) -> None:

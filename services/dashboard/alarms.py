@@ -9,9 +9,12 @@ from typing import Literal
 
 from services.contract import Status
 from services.dashboard.stream_view import State, StreamView
+from services.fleet import Box
 
 MISSED_S = 120.0
 """How long the page says that seconds went missing, after the last that did."""
+MOST_BOXES = 20
+"""Alarms of boxes on the page at once."""
 NEEDED = ("fetcher", "featurizer", "inference")
 Level = Literal["alarm", "note"]
 MISSED: tuple[tuple[str, Level, str], ...] = (
@@ -48,6 +51,14 @@ def of_parts(parts: Iterable[Status]) -> Iterable[Alarm]:
         ours = [part for part in parts if part.service == service]
         if ours and not any(part.state == "online" for part in ours):
             yield Alarm("alarm", f"No {service} is running.")
+
+
+def of_boxes(boxes: Iterable[Box], stopped_after_s: float) -> Iterable[Alarm]:
+    """Yield an alarm for each box of a fleet that has a problem; beyond MOST_BOXES only how many more."""
+    bad = [(box.name, problem) for box in boxes if (problem := box.problem(stopped_after_s))]
+    yield from (Alarm("alarm", f"Box {name}: {problem}.") for name, problem in bad[:MOST_BOXES])
+    if len(bad) > MOST_BOXES:
+        yield Alarm("alarm", f"{len(bad) - MOST_BOXES} more boxes have a problem; 'genre watch --fleet' lists them.")
 
 
 def of_stream(view: StreamView, state: State) -> Alarm | None:

@@ -17,6 +17,7 @@ from services.dashboard.alarms import Alarm
 from services.dashboard.runs import Run
 from services.dashboard.smoothing import SILENCE, Judging
 from services.dashboard.stream_view import State, StreamView
+from services.fleet import Fleet
 from services.settings import Stream
 
 MOST_STREAMS = 2_000
@@ -38,7 +39,7 @@ class Board:
     """
 
     def __init__(self, stopped_after_s: float) -> None:
-        self._stopped_after_s = stopped_after_s
+        self.stopped_after_s = stopped_after_s
         self._lock = threading.RLock()
         self._version = 0
         self._streams: dict[str, StreamView] = {}
@@ -59,6 +60,7 @@ class Board:
         self.history_problems: tuple[str, ...] = ()
         self.duplicates = 0
         self.latencies_s: dict[str, float] = {}
+        self.fleet: Fleet | None = None
 
     # --- what comes in ---------------------------------------------------------------------------------------------
 
@@ -175,7 +177,7 @@ class Board:
 
     def state(self, view: StreamView) -> State:
         """Return a stream's state in one word."""
-        return view.state(self._stopped_after_s)
+        return view.state(self.stopped_after_s)
 
     def alarms(self) -> list[Alarm]:
         """Return what a person should look at, worst first."""
@@ -183,6 +185,8 @@ class Board:
             out = [*alarms.of_broker(self.connected, self.lost_since), *alarms.of_parts(self._parts.values())]
             of_streams = (alarms.of_stream(view, self.state(view)) for view in self._streams.values())
             out += [alarm for alarm in of_streams if alarm is not None]
+            if self.fleet is not None:
+                out += alarms.of_boxes(self.fleet.boxes(), self.stopped_after_s)
             out += [Alarm("note", problem) for problem in self.history_problems]
             return sorted(out, key=lambda alarm: (alarm.level != "alarm", alarm.stream))
 

@@ -90,6 +90,11 @@ class Metrics(Collector):
             restarts.add_metric([part.service, part.instance], count)
         yield parts
         yield restarts
+        if board.fleet is not None:
+            boxes = GaugeMetricFamily("genre_box_up", "1 while a box of the fleet has no problem", labels=["box"])
+            for box in board.fleet.boxes():
+                boxes.add_metric([box.name], float(not box.problem(board.stopped_after_s)))
+            yield boxes
         yield CounterMetricFamily("genre_duplicates", "Results whose id had been seen", board.duplicates)
         alarms = [alarm for alarm in board.alarms() if alarm.level == "alarm"]
         yield GaugeMetricFamily("genre_alarms", "Alarms shown on the page now", len(alarms))

@@ -9,9 +9,11 @@ import logging
 import time
 from collections.abc import Callable
 
+from services import fleet_reader
 from services.bus import Bus, Delivery
 from services.contract import ContractError, Event, Ledger, Result, Status, Topics, parse
 from services.dashboard.board import Board
+from services.fleet import Fleet
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +46,29 @@ def read(bus: Bus, topics: Topics, board: Board, count: Callable[[Result], None]
         (topics.status("+", "+"), status),
     ):
         bus.subscribe(topic, _guarded(bus, handle))
+
+
+def read_fleet(bus: Bus, root: str, board: Board, count: Callable[[Result], None]) -> None:
+    """Subscribe a board to every box of a fleet; its streams are shown as <box>/<stream>.
+
+    Args:
+        root: of the boxes' topics.
+        count: called with each result, for metrics.
+    """
+
+    def result(box: str, found: Result, payload: bytes) -> None:
+        named = found.model_copy(update={"stream": f"{box}/{found.stream}"})
+        count(named)
+        board.result(named, time.time())
+
+    def event(box: str, found: Event) -> None:
+        board.event(found.model_copy(update={"stream": f"{box}/{found.stream}"}), time.time())
+
+    def ledger(box: str, found: Ledger) -> None:
+        board.ledger(found.model_copy(update={"stream": f"{box}/{found.stream}"}))
+
+    board.fleet = Fleet(root, result, event, ledger)
+    fleet_reader.read(bus, board.fleet)
 
 
 def _guarded(bus: Bus, handle: Callable[[Delivery], None]) -> Callable[[Delivery], None]:

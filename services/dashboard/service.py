@@ -22,10 +22,10 @@ from services.dashboard.board import Board
 from services.dashboard.history import History
 from services.dashboard.metrics import Metrics
 from services.dashboard.pulse import Pulse
-from services.dashboard.reader import read
+from services.dashboard.reader import read, read_fleet
 from services.dashboard.spectrogram import Spectrograms
 from services.dashboard.web import House, app
-from services.errors import GenreError
+from services.errors import GenreError, UsageError
 from services.lifecycle import Life
 
 log = logging.getLogger(__name__)
@@ -43,6 +43,12 @@ class DashboardService:
         self._config, self._path = config, path
         board = config.dashboard
         writes = board.publish_now or board.publish_flat or board.home_assistant
+        if board.fleet and writes:
+            raise UsageError(
+                "dashboard.fleet",
+                "shows a fleet and writes nothing",
+                "turn publish_now, publish_flat, home_assistant off",
+            )
         broker = config.broker.model_copy(update={"keepalive_s": min(config.broker.keepalive_s, KEEPALIVE_S)})
         self._life = Life("dashboard", instance, config.broker.root, broker, writes=writes)
         # Results of while it was away are in the history of nobody: a session that is kept would only flood it.
@@ -50,14 +56,16 @@ class DashboardService:
         self._board = Board(board.stopped_after_s)
         self._metrics = Metrics(self._board)
         self._history = History(config.paths.state_dir / "history.db", board.history_days, board.history_limit_mb)
-        self._spectrograms = Spectrograms(self._bus, self._life.topics) if board.spectrogram else None
+        self._spectrograms = (
+            Spectrograms(self._bus, self._life.topics) if board.spectrogram and not board.fleet else None
+        )
         self._announcer = Announcer(self._bus, self._life.topics, self._board, board, instance) if writes else None
         self._house = House(
             board=self._board,
             history=self._history,
             access=Access(board),
             spectrograms=self._spectrograms,
-            config=path,
+            config=None if board.fleet else path,
             metrics=self._metrics.text,
             stopping=self._life.stop.is_set,
         )
@@ -88,7 +96,10 @@ class DashboardService:
         listening = self._listen()
         with self._life.signals():
             self._follow()
-            read(self._bus, self._life.topics, self._board, self._metrics.count)
+            if self._config.dashboard.fleet:
+                read_fleet(self._bus, self._config.broker.root, self._board, self._metrics.count)
+            else:
+                read(self._bus, self._life.topics, self._board, self._metrics.count)
             self._bus.start()
             threading.Thread(target=self._watch_bus, name="watch-bus", daemon=True).start()
             web = threading.Thread(target=self._serve, args=(listening,), name="web", daemon=True)
@@ -171,7 +182,8 @@ class DashboardService:
             return
         self._stamp = stamp
         try:
-            self._board.configured(settings.load(self._path).streams)
+            if not self._config.dashboard.fleet:
+                self._board.configured(settings.load(self._path).streams)
         except GenreError as error:
             log.error("%s; the streams stay as they were", error)
 
