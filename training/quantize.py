@@ -31,8 +31,8 @@ OPSET = 13
 ROOM = 0.03
 """Share of a channel's range that is left free above and below what calibration met."""
 WEIGHT_LEVELS = 63
-"""Weights use seven of their eight bits: without VNNI, x86 adds two products (of 255 at most) in 16 bits, which 127 would
-overflow without a word: 5 % of the genres change on such a machine, and none elsewhere."""
+"""Weights use seven of their eight bits: without VNNI, x86 adds two products in 16 bits, and 2 x 255 x 127 overflows
+without a word: on such a machine 5 % of the genres change, and none elsewhere."""
 LEAST_AGREEMENT = 0.985
 PRECISION = "int8 front convolutions (QDQ), else fp32"
 
