@@ -17,7 +17,7 @@ import pytest
 from services.dashboard.history import History
 from services.dashboard.runs import Run
 from services.settings import Broker
-from tests.broker.mosquitto import wait_for
+from tests.broker.mosquitto import Mosquitto, wait_for
 from tests.dashboard.conftest import PASSWORD, Running
 from tests.dashboard.pretend import LABELS, Radio, event, ledger, result, sent, status
 
@@ -59,7 +59,7 @@ def page(tmp_path: Path) -> Callable[..., dict[str, Any]]:
 @pytest.fixture
 def playing(broker: Broker, start_dashboard: Callable[..., Running]) -> Iterator[Running]:
     """A dashboard with some streams that go on playing."""
-    dashboard = start_dashboard(broker, tuple(f"radio{i}" for i in range(4)))
+    dashboard = start_dashboard(broker, (*(f"radio{i}" for i in range(4)), "unheard"))
     radios = [Radio(f"radio{i}", i) for i in range(4)]
     stop = threading.Event()
 
@@ -74,6 +74,7 @@ def playing(broker: Broker, start_dashboard: Callable[..., Running]) -> Iterator
     for service in ("fetcher", "featurizer", "inference"):
         dashboard.send(status(service, model="musicnn", backend="onnx"))
     dashboard.send(event("radio1", "gap", seconds=3.0, cause="http-404", reason="segment 12 was not there"))
+    dashboard.send(event("unheard", "error", reason="the playlist answers 404"))
     thread = threading.Thread(target=play)
     thread.start()
     wait_for(lambda: all(dashboard.state(radio.name) in ("playing", "unsure") for radio in radios), "all play", 20)
@@ -87,6 +88,12 @@ def test_every_view_is_accessible_quiet_and_fits_the_screen(
 ) -> None:
     pictures = os.environ.get("GENRE_PICTURES") or tmp_path
     assert set(page("views", playing.url, pictures)) == {"desktop-light", "desktop-dark", "phone-light", "phone-dark"}
+
+
+def test_a_page_without_streams_says_how_to_add_one(
+    page: Callable[..., dict[str, Any]], broker: Broker, start_dashboard: Callable[..., Running], tmp_path: Path
+) -> None:
+    assert len(page("views", start_dashboard(broker).url, os.environ.get("GENRE_PICTURES") or tmp_path, "-")) == 4
 
 
 def test_hostile_names_titles_and_events_stay_text(page: Callable[..., dict[str, Any]], dashboard: Running) -> None:
@@ -107,6 +114,33 @@ def test_a_dashboard_that_stops_shows_as_lost_within_five_seconds_and_comes_back
 ) -> None:
     pid = playing.process.pid
     assert page("lost", playing.url, f"kill -STOP {pid}", f"kill -CONT {pid}")["lost_after_s"] < 5
+
+
+@pytest.mark.parametrize("how", ["killed", "frozen"])
+def test_a_broker_that_is_lost_is_an_alarm_on_the_page_within_five_seconds_and_comes_back(
+    page: Callable[..., dict[str, Any]],
+    own_mosquitto: Mosquitto,
+    start_dashboard: Callable[..., Running],
+    tmp_path: Path,
+    how: str,
+) -> None:
+    dashboard = start_dashboard(Broker(port=own_mosquitto.port), ("radio1",))
+    dashboard.send(result("radio1"))
+    process = own_mosquitto.process
+    if how == "frozen":
+        stop, start = f"kill -STOP {process.pid}", f"kill -CONT {process.pid}"
+    else:
+        stop, start = f"kill -KILL {process.pid}", f"touch {tmp_path}/again"
+
+        def again() -> None:
+            wait_for((tmp_path / "again").exists, "the page has seen the loss", 60)
+            process.wait(10)
+            own_mosquitto.start()
+
+        threading.Thread(target=again, daemon=True).start()
+    took = page("lost", dashboard.url, stop, start)["lost_after_s"]
+    print(f"broker {how}: the page says so after {took:.1f} s")
+    assert took < 5
 
 
 def test_fifty_streams_and_a_day_of_history_stay_smooth(

@@ -1,24 +1,24 @@
 // One stream opened: the picture of its last window, the scores beside it, its ledger, what it played, what may be done.
 import { runsOf } from "./timeline.js";
 import { change, mayChange, session } from "./session.js";
-import { ask, colour, el, moment, percent, say, span, time } from "./words.js";
+import { el, paint, percent, say, seconds, span, time } from "./words.js";
 
 const PICTURE_MS = 1500;
 
 export function openDetail(root, name) {
   const canvas = el("canvas", { width: 187, height: 96, hidden: true, role: "img", "aria-label": `mel-spectrogram of the last window of ${name}` });
-  const caption = el("figcaption", { text: "Waiting for a window…" });
+  const caption = el("figcaption", { text: "Waiting for a window; one comes every few seconds while the stream plays." });
   const scores = el("div");
   const heard = el("p", { class: "since" });
   const ledger = el("table");
   const past = el("tbody");
   const buttons = el("div", { class: "buttons" });
   root.replaceChildren(
-    session.spectrogram ? el("figure", {}, el("h4", { class: "unseen", text: "Last window" }), canvas, caption) : el("p", { class: "since", text: "Pictures are turned off (dashboard.spectrogram)." }),
+    session.spectrogram ? el("figure", {}, el("h4", { text: "Sound of the last window" }), canvas, caption) : el("p", { class: "since", text: "Pictures are turned off (dashboard.spectrogram)." }),
     el("div", {}, el("h4", { text: "Scores of the last window" }), scores, heard),
     el("div", {}, el("h4", { text: "Ledger" }), ledger),
-    el("details", {}, el("summary", { text: "What it played, as a table" }),
-      el("table", {}, el("thead", {}, el("tr", {}, ...["From", "For", "Genre", "Sure"].map((text) => el("th", { scope: "col", text })))), past)),
+    el("details", { class: "past" }, el("summary", { text: "What it played, as a table" }),
+      el("table", {}, el("thead", {}, el("tr", {}, ...["From", "For", "Genre", "Sure"].map((text) => el("th", { scope: "col", class: text === "Sure" ? "number" : null, text })))), past)),
     buttons);
   let ended = false, stream = null;
 
@@ -34,7 +34,7 @@ export function openDetail(root, name) {
           canvas.height = image.height;
           canvas.getContext("2d").drawImage(image, 0, 0);
           const start = Number(answer.headers.get("x-start-s"));
-          say(caption, `Mel-spectrogram of the last window (recipe ${answer.headers.get("x-recipe")}), low notes at the bottom, from ${span(start)} into the stream.`);
+          say(caption, `Mel-spectrogram, ${answer.headers.get("x-recipe")}: 3 s from left to right, low notes at the bottom; ${span(start)} into the stream.`);
         }
       } catch { /* the page says elsewhere that the dashboard is away */ }
     }
@@ -65,18 +65,18 @@ export function openDetail(root, name) {
     scores.replaceChildren(...bars.map(([genre, score]) => {
       const fill = el("i");
       fill.style.width = `${100 * score}%`;
-      fill.style.background = colour(genre);
+      paint(fill, genre);
       return el("div", { class: "score" }, el("span", { text: genre }), el("span", { class: "bar", "aria-hidden": "true" }, fill), el("span", { text: percent(score) }));
     }));
     say(heard, window_ ? `${window_.kind === "silence" ? "Silence" : window_.kind === "unsure" ? "Too weak to act on" : "Music"} at ${window_.level_dbfs.toFixed(1)} dBFS · model ${window_.model} ${window_.model_version}` : "");
     const book = stream.ledger;
+    const causes = Object.entries(book?.causes ?? {}).map(([cause, value]) => [`– of these: ${cause}`, value]);
     ledger.replaceChildren(el("tbody", {}, ...(book ? [
       ["timeline", book.timeline], ["classified", book.classified], ["in gaps of the source", book.gap], ["lost", book.lost],
-      ["too short to classify", book.short], ["in flight", book.in_flight],
-      ...Object.entries(book.causes).map(([cause, seconds]) => [`of these: ${cause}`, seconds]),
-    ].map(([what, seconds]) => el("tr", {}, el("th", { scope: "row", text: what }), el("td", { class: "number", text: `${seconds.toFixed(1)} s` }))) : [
+      ...causes, ["too short to classify", book.short], ["in flight", book.in_flight],
+    ].map(([what, value]) => el("tr", {}, el("th", { scope: "row", text: what }), el("td", { class: "number", text: seconds(value) }))) : [
       el("tr", {}, el("td", { text: "No ledger yet." }))])));
-    if (book) ledger.tBodies[0].append(el("tr", {}, el("th", { scope: "row", text: "adds up" }), el("td", { class: `number ${book.adds_up ? "good" : "warn"}`, text: book.adds_up ? "yes" : "NO" })));
+    if (book) ledger.tBodies[0].append(el("tr", {}, el("th", { scope: "row", text: "adds up" }), el("td", { class: `number ${book.adds_up ? "good" : "bad"}`, text: book.adds_up ? "yes" : "NO" })));
     const may = mayChange() && stream.configured;
     const key = `${may}/${state === "paused"}`;
     if (buttons.dataset.is !== key) {
@@ -90,4 +90,3 @@ export function openDetail(root, name) {
   }
   return { update, end() { ended = true; } };
 }
-export { ask, moment };

@@ -106,11 +106,12 @@ function showParts(parts) {
     el("td", { class: `state-${part.state}`, text: part.state }),
     el("td", {}, time(Date.parse(part.since) / 1000 || 0)),
     el("td", { class: "number", text: String(part.restarts) }),
-    el("td", { class: "about", text: [part.version, ...Object.entries(part.details).filter(([key]) => ["model", "model_version", "backend", "recipe"].includes(key)).map(([key, value]) => `${key} ${value}`)].join(", ") }))));
+    el("td", { class: "about", text: [part.version, ...Object.entries(part.details).filter(([key]) => ["model", "model_version", "backend", "recipe"].includes(key)).map(([key, value]) => `${key.replace("_", " ")} ${value}`)].join(", ") }))));
 }
 
+const GRAVE = new Set(["error", "gap", "lost", "silent"]);
 function showEvents(events) {
-  document.getElementById("events").replaceChildren(...events.reverse().map((event) => el("li", {},
+  document.getElementById("events").replaceChildren(...(events.length ? [] : [el("li", { text: "Nothing yet." })]), ...events.reverse().map((event) => el("li", { class: GRAVE.has(event.kind) ? "grave" : null },
     time(event.at), el("b", { text: event.stream }),
     [event.kind, event.seconds ? `${event.seconds.toFixed(1)} s` : "", event.cause, event.reason].filter(Boolean).join(" · "))));
 }

@@ -1,32 +1,49 @@
-// The share of genres, an hour or a day at a time: a bar for the eye, the same in words beside it.
-import { ask, clock, colour, day, el, percent } from "./words.js";
+// The share of genres, an hour or a day at a time: a column for the eye, the whole stretch in words, a table of the same.
+import { ask, byGenre, clock, day, el, paint, percent, say, swatch } from "./words.js";
 
+const chart = document.getElementById("share-chart");
+const totals = document.getElementById("share-totals");
+const note = document.getElementById("share-note");
 const body = document.querySelector("#shares tbody");
 const of = document.getElementById("share-of");
 const chosen = () => document.querySelector('#slices input:checked').value;
+const named = (genre) => genre || "silence";
+const ordered = (slice) => Object.entries(slice).sort(([a], [b]) => byGenre(a, b));
+const ranked = (slice) => Object.entries(slice).sort((a, b) => b[1] - a[1]);
+const sum = (slice) => Object.values(slice).reduce((total, seconds) => total + seconds, 0);
 
 export async function load() {
   const by = chosen(), offset = -new Date().getTimezoneOffset() * 60;
   const query = new URLSearchParams({ by, offset_s: offset, count: by === "hour" ? 24 : 14 });
   if (of.value) query.set("stream", of.value);
   const { begin, slice_s: step, slices } = await ask(`/api/shares?${query}`);
-  const rows = slices.map((slice, index) => row(begin + index * step, by, slice));
-  const first = rows.findIndex((_, index) => Object.keys(slices[index]).length);
-  body.replaceChildren(...(first < 0 ? [el("tr", {}, el("td", { colspan: 3, text: "Nothing heard yet." }))] : rows.slice(first).reverse()));
+  const label = (index) => (by === "hour" ? clock(begin + index * step, false) : day(begin + index * step));
+  const all = {};
+  for (const slice of slices) for (const [genre, seconds] of Object.entries(slice)) all[genre] = (all[genre] ?? 0) + seconds;
+  const total = sum(all);
+  const every = Math.ceil(slices.length / (by === "hour" ? 8 : 7));
+  chart.replaceChildren(...slices.map((slice, index) => column(slice, label(index), (slices.length - 1 - index) % every === 0)));
+  totals.replaceChildren(...ranked(all).slice(0, 6).map(([genre, seconds]) => el("li", {}, swatch(genre || null), `${named(genre)} ${percent(seconds / total)}`)));
+  say(note, total ? `of the last ${by === "hour" ? "24 hours" : "14 days"}, by time` : "Nothing heard yet: columns grow here as streams play.");
+  const heard = slices.map((slice, index) => [index, slice]).filter(([, slice]) => sum(slice) > 0).reverse();
+  body.replaceChildren(...heard.map(([index, slice]) => el("tr", {}, el("th", { scope: "row", text: label(index) }), el("td", { text: words(slice) }))));
 }
 
-function row(from, by, slice) {
-  const heard = Object.entries(slice).sort((a, b) => b[1] - a[1]);
-  const total = heard.reduce((sum, [, seconds]) => sum + seconds, 0);
-  const bar = el("div", { class: "bar", "aria-hidden": "true" });
-  for (const [genre, seconds] of heard) {
-    const piece = el("i", { title: `${genre || "silence"} ${percent(seconds / total)}` });
-    piece.style.width = `${(100 * seconds) / total}%`;
-    piece.style.background = colour(genre || null);
-    bar.append(piece);
+function words(slice) {
+  const total = sum(slice);
+  return ranked(slice).map(([genre, seconds]) => `${named(genre)} ${percent(seconds / total)}`).join(", ");
+}
+
+// The same genre lies at the same height order in every column, so that the eye can follow it.
+function column(slice, label, told) {
+  const total = sum(slice);
+  const stack = el("div", { class: "stack", title: total ? `${label}: ${words(slice)}` : `${label}: nothing heard` });
+  for (const [genre, seconds] of ordered(slice)) {
+    const piece = paint(el("i"), genre || null);
+    piece.style.height = `${(100 * seconds) / total}%`;
+    stack.append(piece);
   }
-  const words = heard.slice(0, 3).map(([genre, seconds]) => `${genre || "silence"} ${percent(seconds / total)}`).join(", ");
-  return el("tr", {}, el("th", { scope: "row", text: by === "hour" ? clock(from, false) : day(from) }), el("td", {}, bar), el("td", { text: words || "–" }));
+  return el("div", { class: "column" }, stack, el("span", { text: told ? label : "" }));
 }
 
 export function offer(names) {

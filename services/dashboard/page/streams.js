@@ -1,6 +1,6 @@
 // The list of streams: one row each, opened for its picture, scores and ledger.
-import { addLine, extend, removeLine, serverNow } from "./timeline.js";
-import { clock, el, percent, say, span, swatch } from "./words.js";
+import { addLine, extend, removeLine } from "./timeline.js";
+import { el, moment, percent, say, span, swatch } from "./words.js";
 import { openDetail } from "./detail.js";
 
 const list = document.getElementById("streams");
@@ -8,7 +8,7 @@ const filter = document.querySelector("#filter input");
 const rows = new Map();
 
 const WORDS = {
-  waiting: "waiting for the first window", playing: "playing", unsure: "unsure", silent: "silence", stopped: "stopped",
+  waiting: "waiting…", playing: "playing", unsure: "unsure", silent: "silence", stopped: "stopped",
   failed: "can't be heard", paused: "paused", ended: "ended",
 };
 const BAD = new Set(["stopped", "failed"]);
@@ -19,7 +19,7 @@ export const streamOf = (name) => rows.get(name)?.stream;
 
 function make(name) {
   const id = `detail-${rows.size}-${Math.random().toString(36).slice(2, 8)}`;
-  const button = el("button", { type: "button", "aria-expanded": "false", "aria-controls": id, text: name });
+  const button = el("button", { type: "button", "aria-expanded": "false", "aria-controls": id, title: name }, el("span", { text: name }));
   const parts = {
     button,
     genre: el("p", { class: "genre" }),
@@ -87,17 +87,19 @@ function show({ item, parts, stream, state, name, close }) {
   if (parts.genre.dataset.is !== `${genre}/${state}`) {
     parts.genre.dataset.is = `${genre}/${state}`;
     parts.genre.replaceChildren(swatch(genre), heard ? (state === "unsure" ? `${genre}?` : genre) : WORDS[state]);
+    parts.genre.title = state === "unsure" ? "The model's best guess; too weak to act on" : "";
   }
   parts.meter.value = heard ? stream.confidence : 0;
   say(parts.sure, heard ? percent(stream.confidence) : "");
   parts.meter.hidden = !heard;
   say(parts.playing, [stream.artist, stream.title].filter(Boolean).join(" – "));
   parts.playing.title = parts.playing.textContent;
-  say(parts.since, heard && stream.since ? `since ${clock(stream.since)}` : "");
+  const last = stream.run ? `last heard ${moment(stream.run[1])}` : "";
+  say(parts.since, heard && stream.since ? `since ${moment(stream.since)}` : BAD.has(state) || state === "ended" || state === "paused" ? last : "");
   const ledger = stream.ledger, gone = ledger ? ledger.lost + ledger.gap : 0;
   parts.figures.replaceChildren(
     el("p", { text: ledger ? `heard ${span(ledger.classified)}` : "" }),
-    gone > 0 ? el("p", { class: "warn", text: `missing ${span(gone)}` }) : el("p", { text: stream.window ? `delay ${delay(stream.window.latency_ms)}` : "" }));
+    gone > 0 ? el("p", { class: "warn", text: `missing ${span(gone)}` }) : el("p", { text: stream.window && heard ? `delay ${delay(stream.window.latency_ms)}` : "" }));
   close?.update(stream, state);
 }
 
@@ -131,6 +133,6 @@ export function applyFilter() {
     const text = [name, stream?.genre, stream?.title, stream?.artist].join(" ").toLowerCase();
     item.hidden = wanted !== "" && !text.includes(wanted);
   }
+  document.getElementById("unmatched").hidden = wanted === "" || [...rows.values()].some(({ item }) => !item.hidden);
 }
 filter.addEventListener("input", applyFilter);
-export { serverNow };

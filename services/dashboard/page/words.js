@@ -17,30 +17,43 @@ export function say(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
+function hashed(key) {
+  let hue = 0;
+  for (const letter of key) hue = (hue * 31 + letter.codePointAt(0)) % 360;
+  return `hsl(${hue} 55% 52%)`;
+}
+
 const computed = new Map();
 export function forgetColours() { computed.clear(); }
 
+// For canvases, which know no variables.
 export function colour(genre) {
   const key = genre ?? "none";
   if (!computed.has(key)) {
     const known = /^[a-z]+$/.test(key) && getComputedStyle(document.documentElement).getPropertyValue(`--genre-${key}`).trim();
-    let hue = 0;
-    for (const letter of key) hue = (hue * 31 + letter.codePointAt(0)) % 360;
-    computed.set(key, known || `hsl(${hue} 55% 52%)`);
+    computed.set(key, known || hashed(key));
   }
   return computed.get(key);
 }
 
-export function swatch(genre) {
-  const mark = el("span", { class: "swatch", "aria-hidden": "true" });
-  mark.style.background = colour(genre);
-  return mark;
+// For elements: they follow a change of theme by themselves.
+export function paint(node, genre) {
+  const key = genre ?? "none";
+  node.style.background = /^[a-z]+$/.test(key) ? `var(--genre-${key}, ${hashed(key)})` : hashed(key);
+  return node;
 }
+
+export const swatch = (genre) => paint(el("span", { class: "swatch", "aria-hidden": "true" }), genre);
+
+// Genres by name, silence last.
+export const byGenre = (a, b) => (a ? (b ? a.localeCompare(b) : -1) : b ? 1 : 0);
 
 export const percent = (value) => `${Math.round(100 * value)} %`;
 
-export function clock(unix, seconds = true) {
-  const style = seconds ? { hour: "2-digit", minute: "2-digit", second: "2-digit" } : { hour: "2-digit", minute: "2-digit" };
+export const seconds = (value) => `${value.toLocaleString("en", { minimumFractionDigits: 1, maximumFractionDigits: 1 })} s`;
+
+export function clock(unix, exact = true) {
+  const style = exact ? { hour: "2-digit", minute: "2-digit", second: "2-digit" } : { hour: "2-digit", minute: "2-digit" };
   return new Date(unix * 1000).toLocaleTimeString([], { ...style, hour12: false });
 }
 

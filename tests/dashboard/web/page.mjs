@@ -22,7 +22,7 @@ async function open(browser, url, view = "desktop-light", options = {}) {
   page.on("dialog", (dialog) => { page.complaints.push(`dialog: ${dialog.message()}`); dialog.dismiss(); });
   page.on("request", (request) => { if (!request.url().startsWith(url) && !/^(data|blob):/.test(request.url())) page.foreign.push(request.url()); });
   await page.goto(url);
-  await page.waitForSelector(".stream");
+  await page.waitForSelector(".stream, #empty:not([hidden])");
   return page;
 }
 
@@ -30,12 +30,15 @@ function must(condition, text) { if (!condition) throw new Error(text); }
 
 const CHECKS = {
   // Every view: no accessibility violation, no console message, nothing from other hosts, nothing wider than the screen.
-  async views(browser, url, folder) {
+  async views(browser, url, folder, opened = "0") {
     const out = {};
     for (const view of Object.keys(VIEWS)) {
       const page = await open(browser, url, view, { bypassCSP: true }); // axe is put in from outside
-      await page.locator(".name button").first().click();
-      await page.waitForSelector(".detail .score");
+      if (opened !== "-") {
+        await page.locator(".name button").nth(Number(opened)).click();
+        await page.waitForSelector(".detail .score");
+      }
+      await page.locator("summary:visible").first().click();
       await page.waitForTimeout(1500);
       await page.evaluate(axe);
       const { violations, passes } = await page.evaluate(() => axe.run(document, { resultTypes: ["violations", "passes"] }));
@@ -45,7 +48,7 @@ const CHECKS = {
       must(wide <= 0, `${view}: ${wide} px wider than the screen`);
       must(page.complaints.length === 0, `${view}: ${page.complaints.join("; ")}`);
       must(page.foreign.length === 0, `${view}: asked ${page.foreign.join(", ")}`);
-      if (folder) await page.screenshot({ path: `${folder}/${view}.png`, fullPage: false });
+      if (folder) await page.screenshot({ path: `${folder}/${opened === "-" ? "empty-" : ""}${view}.png`, fullPage: true });
       out[view] = passes.length;
       await page.context().close();
     }
@@ -84,7 +87,7 @@ const CHECKS = {
     await page.keyboard.type("wrong");
     await page.keyboard.press("Enter");
     await page.waitForFunction(() => document.querySelector("dialog .said").textContent.includes("not the password"));
-    await page.locator("dialog input").fill(password);
+    await page.locator("dialog input[name=password]").fill(password);
     await page.keyboard.press("Enter");
     await page.waitForFunction(() => !document.querySelector("dialog").open);
     const pause = page.locator(".detail:not([hidden]) .buttons button", { hasText: "Pause" });
