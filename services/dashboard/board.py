@@ -92,6 +92,12 @@ class Board:
                 self._new_events.append((now, event))
             self._events_version = self._changed(view)
 
+    def recall(self, events: list[tuple[float, Event]]) -> None:
+        """Take events of earlier days, to be shown only: what they told of a stream may be over."""
+        with self._lock:
+            self._events.extendleft(reversed(events))
+            self._events_version = self._next()
+
     def ledger(self, ledger: Ledger) -> None:
         """Take a ledger."""
         with self._lock:

@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from services.contract import Event
+from pydantic import ValidationError
+
+from services.contract import Event, utc
 from services.dashboard.runs import Run
 
 log = logging.getLogger(__name__)
@@ -214,6 +216,15 @@ class History:
         )
         names = ("at", "stream", "kind", "seconds", "cause", "reason")
         return [dict(zip(names, row, strict=True)) for row in rows]
+
+    def latest(self, most: int) -> list[tuple[float, Event]]:
+        """Return the latest events as they were heard, oldest first; what no longer is an event is left out."""
+        found = []
+        for row in reversed(self.events(most)):
+            at = float(str(row.pop("at")))
+            with contextlib.suppress(ValidationError):
+                found.append((at, Event.model_validate({**row, "at": utc(at)})))
+        return found
 
     def _rows(self, text: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
         rows: list[tuple[Any, ...]] = []

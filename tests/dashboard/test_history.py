@@ -143,3 +143,10 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     history.write([run(1)], [])
     assert "not being kept" in history.problem
     assert history.runs(0, 10) == []
+
+
+def test_the_latest_events_come_back_oldest_first_and_what_is_none_is_left_out(path: Path) -> None:
+    history = History(path, 30, 10)
+    history.write([], [(100.0 + i, event("a", "gap", seconds=float(i))) for i in range(5)])
+    history.write([], [(200.0, event("a", "gap").model_copy(update={"kind": "of another version"}))])
+    assert [(at, found.seconds) for at, found in history.latest(3)] == [(103.0, 3.0), (104.0, 4.0)]
