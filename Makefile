@@ -89,6 +89,9 @@ lint: .venv/dev.stamp ## Formatting, lint and types
 chaos: .venv/dev.stamp .venv-triton/stamp ## Break things on a seeded plan (1,000 faults, about 20 minutes); ARGS=--help
 	@OMP_NUM_THREADS=1 $(PY) -m tests.chaos.run $(ARGS)
 
+test-hosts: .venv/dev.stamp ## Several hosts in network namespaces: throughput, a host cut off, a rolling upgrade (root); ARGS=--help
+	@OMP_NUM_THREADS=1 $(PY) -m tests.hosts.run $(ARGS)
+
 fuzz-messages: .venv/dev.stamp ## 100,000 hostile messages at each service's topics; ARGS="--messages N"
 	@OMP_NUM_THREADS=1 $(PY) -m tests.chaos.fuzz $(ARGS)
 
@@ -114,4 +117,4 @@ lock: ## Renew every lock file (needs uv)
 clean: ## Remove environments and caches
 	@rm -rf .venv .venv-triton .mypy_cache .ruff_cache .pytest_cache demo-music
 
-.PHONY: help setup catalogue demo test test-web lint chaos fuzz fuzz-messages soak contract configuration lock clean
+.PHONY: help setup catalogue demo test test-web lint chaos fuzz fuzz-messages test-hosts soak contract configuration lock clean
