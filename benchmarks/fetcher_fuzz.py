@@ -1,7 +1,8 @@
 """Fuzzes the fetcher: playlists, ID3, keys and segments; by mutation or, with --coverage, guided (atheris).
 
-Stops at the first broken promise: another exception than the stated ones, a broken ledger, an input that takes longer
-than 10 s, or memory beyond 1 GiB. `make fuzz` runs it; tests/fetcher/test_fuzz.py runs a little of it each time.
+Broken promises are: another exception than the stated ones, a crash in C, a ledger that does not add up, an input that
+takes longer than LONGEST_S, memory beyond MEMORY_BYTES. A process of its own tries the inputs; this one watches it,
+names the input that ended it and goes on with the next. `make fuzz` runs it; tests/fetcher/test_fuzz.py a little of it.
 """
 
 from __future__ import annotations
@@ -10,14 +11,18 @@ import argparse
 import contextlib
 import inspect
 import json
-import random
+import mmap
+import pickle
 import resource
+import struct
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.fetcher_fuzz_inputs import PLAYLISTS, good_segments, playlist_input, segment_input
 from services.fetcher import epochs, id3, live, mp4, playlist, segment_media
 from services.fetcher.encryption import DecryptionError, decrypt
 from services.fetcher.epochs import Epochs
@@ -27,31 +32,10 @@ from services.fetcher.playlist import MediaPlaylist, PlaylistError, Segment, par
 
 MEMORY_BYTES = 1 << 30
 LONGEST_S = 10.0
-SEEDS = [
-    """#EXTM3U
-#EXT-X-VERSION:7
-#EXT-X-TARGETDURATION:4
-#EXT-X-MEDIA-SEQUENCE:7
-#EXT-X-DISCONTINUITY-SEQUENCE:2
-#EXT-X-MAP:URI="init.mp4",BYTERANGE="720@0"
-#EXT-X-KEY:METHOD=AES-128,URI="key",IV=0x00000000000000000000000000000001
-#EXT-X-PROGRAM-DATE-TIME:2024-01-01T00:00:00.000Z
-#EXTINF:4.0,Artist - Title
-#EXT-X-BYTERANGE:100@720
-a.mp4
-#EXT-X-DISCONTINUITY
-#EXT-X-GAP
-#EXTINF:4.0,
-b.mp4
-#EXT-X-ENDLIST
-""",
-    """#EXTM3U
-#EXT-X-DEFINE:NAME="a",VALUE="b"
-#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID="g",NAME="English",LANGUAGE="en",DEFAULT=YES,URI="{$a}.m3u8"
-#EXT-X-STREAM-INF:BANDWIDTH=128000,CODECS="mp4a.40.2",AUDIO="g",RESOLUTION=320x180
-v.m3u8
-""",
-]
+START_S = 20.0
+MOST_FAILURES = 20
+# What the two processes share: number of the input, when it began, the slowest one's seconds and number, peak MiB.
+_STATE = struct.Struct("<qddqq")
 
 
 def parse_hostile(text: str) -> None:
@@ -70,43 +54,19 @@ def parse_hostile(text: str) -> None:
 def hear_hostile(parts: list[bytes], init: bytes | None = None) -> None:
     """Hear hostile segments and check that the positions add up."""
     ear = Epochs()
-    items = []
-    for number, data in enumerate(parts):
-        segment = Segment(number, 0, f"{number}.ts", 2.0, "Artist - Title")
-        items += list(ear.hear(segment, data, init, 0.0))
-    items += list(ear.end())
     position = 0
-    for item in items:
-        if isinstance(item, (Audio, Gap, EpochStarted)):
-            assert item.first_sample == position, item
-        if isinstance(item, Audio):
-            position += len(item.pcm)
-        elif isinstance(item, Gap):
-            position += item.samples
-        elif isinstance(item, EpochEnded):
-            assert item.end_sample == position, item
+    for number, data in enumerate([*parts, None]):
+        segment = Segment(number, 0, f"{number}.ts", 2.0, "Artist - Title")
+        for item in ear.end() if data is None else ear.hear(segment, data, init, 0.0):
+            if isinstance(item, (Audio, Gap, EpochStarted)):
+                assert item.first_sample == position, item
+            if isinstance(item, Audio):
+                position += len(item.pcm)
+            elif isinstance(item, Gap):
+                position += item.samples
+            elif isinstance(item, EpochEnded):
+                assert item.end_sample == position, item
     assert position == ear.position
-
-
-def mutated(data: bytes, chance: random.Random) -> bytes:
-    """Return data with a few random bytes changed, a stretch lost, repeated or moved, or the end cut off."""
-    body = bytearray(data)
-    for _ in range(chance.choice((0, 1, 1, 3, 30, 300))):
-        if not body:
-            break
-        at = chance.randrange(len(body))
-        kind = chance.randrange(6)
-        if kind < 3:
-            body[at] = chance.choice((0, 0xFF, 0x47, chance.randrange(256)))
-        elif kind == 3:
-            del body[at : at + chance.choice((1, 7, 188, 4_000))]
-        elif kind == 4:
-            body[at:at] = body[at : at + chance.choice((1, 188, 2_000))]
-        else:
-            body[at : at + 4] = chance.getrandbits(32).to_bytes(4, "big")
-    if chance.random() < 0.1:
-        del body[chance.randrange(len(body) + 1) :]
-    return bytes(body)
 
 
 def one_input(data: bytes) -> None:
@@ -127,65 +87,106 @@ def one_input(data: bytes) -> None:
         hear_hostile([body])
 
 
-def segments() -> list[tuple[list[bytes], bytes | None]]:
-    """Make small good streams with ffmpeg to begin from: parts and initialization section."""
-    made: list[tuple[list[bytes], bytes | None]] = []
-    kinds = {"ts": ["aac", "libmp3lame", "ac3", "eac3", "libopus"], "fmp4": ["aac", "flac"]}
-    for container, codecs in kinds.items():
-        for codec in codecs:
-            with tempfile.TemporaryDirectory() as name:
-                command = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "sine=440:d=3:r=48000", "-c:a", codec]
-                command += ["-b:a", "64k", "-strict", "-2", "-f", "hls", "-hls_time", "1", "-hls_list_size", "0"]
-                command += ["-hls_segment_type", "fmp4" if container == "fmp4" else "mpegts", f"{name}/list.m3u8"]
-                subprocess.run(command, check=True)
-                init = Path(name, "init.mp4")
-                lines = Path(name, "list.m3u8").read_text().splitlines()
-                parts = [Path(name, line).read_bytes() for line in lines if line and line[0] != "#"]
-                made.append((parts[:2], init.read_bytes() if init.exists() else None))
-    for codec, form in (("aac", "adts"), ("libmp3lame", "mp3"), ("ac3", "ac3")):
-        command = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "sine=440:d=2:r=48000", "-c:a", codec, "-f", form, "-"]
-        made.append(([subprocess.run(command, check=True, capture_output=True).stdout], None))
-    return made
+def _peak_mib() -> int:
+    """Return the most memory that this process ever had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 
 
-def limits() -> None:
-    """Hold memory to the stated bound: beyond it an allocation fails, and with it the run."""
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    assert used < MEMORY_BYTES, f"{used:,} bytes of memory"
+def _try(kind: str, first: int, last: int, seed: int, folder: Path) -> None:
+    """Try the inputs from first to before last, in the watched process; the first broken promise ends it."""
+    good = pickle.loads((folder / "good").read_bytes()) if kind == "segments" else []
+    with (folder / "state").open("r+b") as file, mmap.mmap(file.fileno(), _STATE.size) as state:
+        _, _, slowest, slowest_number, before = _STATE.unpack(state[:])
+        for number in range(first, last):
+            began = time.monotonic()
+            _STATE.pack_into(state, 0, number, began, slowest, slowest_number, max(_peak_mib(), before))
+            if kind == "segments":
+                hear_hostile(*segment_input(number, seed, good))
+            else:
+                parse_hostile(playlist_input(number, seed))
+            took = time.monotonic() - began
+            if took > slowest:
+                slowest, slowest_number = took, number
+            peak = _peak_mib()
+            assert peak < MEMORY_BYTES >> 20, f"{peak} MiB of memory"
+        _STATE.pack_into(state, 0, last, time.monotonic(), slowest, slowest_number, max(_peak_mib(), before))
+
+
+@dataclass
+class Outcome:
+    """What a run of inputs of one kind came to."""
+
+    kind: str
+    inputs: int = 0
+    seconds: int = 0
+    slowest_s: float = 0.0
+    slowest: int = 0
+    peak_mib: int = 0
+    failures: list[str] = field(default_factory=list)
+
+
+def watched(kind: str, first: int, count: int, seed: int) -> Outcome:
+    """Try so many inputs of a kind in a process of its own, and a new one after each failure."""
+    outcome, began, start, last = Outcome(kind), time.monotonic(), first, first + count
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if kind == "segments":
+            (folder / "good").write_bytes(pickle.dumps(good_segments()))
+        (folder / "state").write_bytes(_STATE.pack(first, time.monotonic(), 0.0, 0, 0))
+        while first < last and len(outcome.failures) < MOST_FAILURES:
+            command = [sys.executable, "-X", "faulthandler", "-m", "benchmarks.fetcher_fuzz", "--inside", kind]
+            command += [str(number) for number in (first, last, seed)] + [name]
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+            cause = wait_for_end(process, folder / "state")
+            number, _, slowest, which, peak = _STATE.unpack((folder / "state").read_bytes())
+            outcome.slowest_s, outcome.slowest, outcome.peak_mib = round(slowest, 2), which, peak
+            first = number + 1 if cause else last
+            if cause:
+                outcome.failures.append(f"{kind} input {number}: {cause}")
+                print(f"{kind} input {number}, seed {seed}: {cause}", file=sys.stderr)
+            outcome.inputs = first - start
+    outcome.seconds = round(time.monotonic() - began)
+    return outcome
+
+
+def wait_for_end(process: subprocess.Popen[bytes], state: Path) -> str:
+    """Wait for the watched process; return why it ended early, '' where it did not."""
+    process_began = time.monotonic()
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            code = process.wait(1.0)
+            return "" if code == 0 else f"signal {-code}, a crash in C" if code < 0 else "an exception, see above"
+        _, began, *_ = _STATE.unpack(state.read_bytes())
+        if time.monotonic() - max(began, process_began + START_S) > LONGEST_S:
+            process.kill()
+            process.wait()
+            return f"takes longer than {LONGEST_S:g} s"
 
 
 def main() -> None:
-    """Run the mutation fuzzer for so many inputs, or the coverage-guided one for so long."""
+    """Run the mutation fuzzer for so many inputs, or the coverage-guided one for so long; print JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--playlists", type=int, default=1_000_000)
     parser.add_argument("--segments", type=int, default=100_000)
+    parser.add_argument("--first", type=int, default=0, help="number of the first input")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--coverage", type=int, metavar="RUNS", help="use atheris for so many runs instead")
+    parser.add_argument("--inside", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.inside:
+        kind, first, last, seed, folder = options.inside
+        _try(kind, int(first), int(last), int(seed), Path(folder))
+        return
     if options.coverage:
         _guided(options.coverage)
         return
-    chance = random.Random(options.seed)
-    began, slowest = time.monotonic(), 0.0
-    texts = [seed.encode() for seed in SEEDS]
-    for number in range(options.playlists):
-        parse_hostile(mutated(chance.choice(texts), chance).decode("utf-8", "replace"))
-        if number % 10_000 == 0:
-            limits()
-    middle = time.monotonic()
-    good = segments() if options.segments else []
-    for number in range(options.segments):
-        parts, init = chance.choice(good)
-        start = time.monotonic()
-        hear_hostile([mutated(part, chance) for part in parts], mutated(init, chance) if init else None)
-        slowest = max(slowest, time.monotonic() - start)
-        assert slowest < LONGEST_S, f"input {number} took {slowest:.1f} s"
-        if number % 1_000 == 0:
-            limits()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-    figures = {"playlists": options.playlists, "playlists_s": round(middle - began), "segments": options.segments}
-    figures |= {"segments_s": round(time.monotonic() - middle), "slowest_s": round(slowest, 2), "peak_mib": peak}
-    print(json.dumps(figures))
+    failed = False
+    for kind, count in (("playlists", options.playlists), ("segments", options.segments)):
+        if count:
+            outcome = watched(kind, options.first, count, options.seed)
+            failed |= bool(outcome.failures)
+            print(json.dumps(vars(outcome)), flush=True)
+    sys.exit(failed)
 
 
 def _guided(runs: int) -> None:
@@ -193,10 +194,11 @@ def _guided(runs: int) -> None:
     import atheris  # in the extra "fuzz"; Linux only
 
     with tempfile.TemporaryDirectory() as corpus:
-        for number, text in enumerate(SEEDS):
+        for number, text in enumerate(PLAYLISTS):
             Path(corpus, f"p{number}").write_bytes(b"\0" + text.encode())
-        for number, (parts, _) in enumerate(segments()):
-            Path(corpus, f"s{number}").write_bytes(b"\xff" + parts[0][:20_000])
+        for number, (parts, init) in enumerate(good_segments()):
+            Path(corpus, f"s{number}").write_bytes(b"\xff" + ((init or b"") + parts[0])[:20_000])
+        Path(corpus, "i").write_bytes(b"\x80\x04\0\0\0\0\0\x0fTIT2\0\0\0\x05\0\0\x03Blue")
         for module in (playlist, live, id3, mp4, epochs, segment_media):
             classes = [vars(thing) for thing in vars(module).values() if inspect.isclass(thing)]
             for names in (vars(module), *classes):

@@ -1,7 +1,7 @@
 """The few MP4 boxes (ISO/IEC 14496-12) that libav does not tell about: priming, encryption, ID3 events.
 
-Reads bytes that may be hostile: every box is checked against its parent. Start at `Init.read` and `id3_events`;
-demuxing itself is libav's (segment_media.py).
+Reads bytes that may be hostile: every box is checked against its parent, and sample tables are before libav believes
+them (`bomb`). Start at `Init.read` and `id3_events`; demuxing itself is libav's (segment_media.py).
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 ID3_SCHEMES = (b"https://aomedia.org/emsg/ID3", b"https://developer.apple.com/streaming/emsg-id3")
+# Bytes of a sample with its entry in the table, at least.
+SHORTEST_SAMPLE = 4
 BOXES_THAT_OPEN_A_SEGMENT = {b"ftyp", b"styp", b"moof", b"moov", b"sidx", b"emsg", b"prft", b"free", b"mdat"}
 
 
@@ -39,6 +41,27 @@ def find(data: bytes, path: tuple[bytes, ...], start: int = 0, end: int | None =
                 yield body, stop
             else:
                 yield from find(data, path[1:], body, stop)
+
+
+def bomb(data: bytes) -> str | None:
+    """Say why libav must not open this: its sample tables announce far more samples than the data can hold.
+
+    libav makes 36 bytes of memory for each sample that a run or a table of constant sizes announces, before it looks
+    whether any is there: 100 bytes could take 100 GiB. Tables are found by their names in all that is not media data,
+    because libav is less strict than `boxes` about where a box ends.
+    """
+    announced, start = 0, 0
+    media = [(body, end) for kind, body, end in boxes(data) if kind == b"mdat"]
+    for body, end in [*media, (len(data), len(data))]:
+        for table, at_count in ((b"trun", 8), (b"stsz", 12), (b"stz2", 12), (b"cmov", 0)):
+            at = data.find(table, start, body)
+            while at >= 0:
+                if table == b"cmov":
+                    return "a compressed header"
+                announced += int.from_bytes(data[at + at_count : at + at_count + 4], "big")
+                at = data.find(table, at + 4, body)
+        start = end
+    return f"{announced:,} samples in {len(data):,} bytes" if announced > len(data) // SHORTEST_SAMPLE else None
 
 
 @dataclass(frozen=True)

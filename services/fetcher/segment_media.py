@@ -13,7 +13,7 @@ from types import TracebackType
 
 import av
 import av.error
-from av.stream import Discard
+import av.stream
 
 from services.fetcher import id3, mp4
 from services.fetcher.timestamps import CLOCK_HZ
@@ -30,6 +30,8 @@ _QUICK_LOOK = {
     "skip_estimate_duration_from_pts": "1",
 }
 _DEEP_LOOK = {"probesize": "5000000"}
+# PyAV 14, the newest for JetPack 4.6, has no Discard: there demux() alone passes over what is not asked for.
+_DISCARD_ALL = getattr(getattr(av.stream, "Discard", None), "all", None)
 
 
 class MediaError(ValueError):
@@ -119,6 +121,8 @@ class SegmentMedia:
             self.events = [TimedTags(None, id3.read(event)) for event in mp4.id3_events(data)]
         if init:
             data = init + data
+        if self.format == "mov" and (announced := mp4.bomb(data)):
+            raise MediaError("undecodable", f"mov: {announced}")
         if self.format not in ("mov", "mpegts"):
             self.tags, start = id3.strip(data)
             self.events = [TimedTags(None, self.tags)]
@@ -162,8 +166,8 @@ class SegmentMedia:
         chosen = next((s for s in known if s.id == stream_id), known[0])
         self._id3 = [s for s in self._container.streams if s.type == "data" and _codec(s) == "timed_id3"]
         for stream in self._container.streams:
-            if stream is not chosen and stream not in self._id3:
-                stream.discard = Discard.all
+            if _DISCARD_ALL is not None and stream is not chosen and stream not in self._id3:
+                stream.discard = _DISCARD_ALL
         return chosen
 
     def __enter__(self) -> SegmentMedia:

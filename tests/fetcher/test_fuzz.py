@@ -7,15 +7,22 @@ from __future__ import annotations
 
 import contextlib
 import random
+import struct
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.fetcher_fuzz import hear_hostile, mutated, parse_hostile
+from benchmarks import fetcher_fuzz
+from benchmarks.fetcher_fuzz import hear_hostile, parse_hostile
+from benchmarks.fetcher_fuzz_inputs import mutated
 from services.fetcher import id3, mp4
 from services.fetcher.encryption import DecryptionError, decrypt
+from services.fetcher.segment_media import MediaError, open_segment
 from tests.fetcher.builders import needs_ffmpeg
 
 LINES = st.sampled_from(
@@ -69,3 +76,43 @@ def test_damaged_segments_are_heard_or_become_gaps(name: str, made: Any) -> None
     chance = random.Random(name)
     for _ in range(15):
         hear_hostile([mutated(part, chance) for part in good], mutated(init, chance) if init else None)
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize(
+    ("name", "table", "fields"),
+    [("fmp4-aac", b"trun", {4: 0x0FFF_FFFF}), ("mp4", b"stsz", {4: 1, 8: 0x0FFF_FFFF})],
+)
+def test_a_table_that_announces_more_samples_than_bytes_is_refused_before_memory_is_made(
+    name: str, table: bytes, fields: dict[int, int], made: Any, tmp_path: Path
+) -> None:
+    """libav alone would take up to 100 GiB for it."""
+    if name == "mp4":
+        command = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "sine=d=1", "-c:a", "aac", str(tmp_path / "x.mp4")]
+        subprocess.run(command, check=True)
+        data = bytearray((tmp_path / "x.mp4").read_bytes())
+    else:
+        data = bytearray((made(name) / "init.mp4").read_bytes() + (made(name) / "list0.m4s").read_bytes())
+    with open_segment(bytes(data)) as media:
+        assert sum(1 for _ in media.packets()) > 40
+    for at, value in fields.items():
+        struct.pack_into(">I", data, data.find(table) + 4 + at, value)
+    with pytest.raises(MediaError, match="samples in"):
+        open_segment(bytes(data))
+
+
+def test_the_fuzzers_watchdog_tells_a_crash_in_c_and_a_hang_from_an_orderly_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = fetcher_fuzz.watched("playlists", 5, 50, 1)
+    assert (done.inputs, done.failures) == (50, []) and 0 < done.peak_mib < 1024
+    (tmp_path / "state").write_bytes(bytes(40))
+
+    def end_of(code: str) -> str:
+        process = subprocess.Popen([sys.executable, "-c", f"import ctypes; {code}"], stdin=subprocess.PIPE)
+        return fetcher_fuzz.wait_for_end(process, tmp_path / "state")
+
+    assert "signal 11" in end_of("ctypes.string_at(0)") and "exception" in end_of("1 / 0")
+    monkeypatch.setattr(fetcher_fuzz, "LONGEST_S", 0.1)
+    monkeypatch.setattr(fetcher_fuzz, "START_S", 0.1)
+    assert "longer than" in end_of("input()")
