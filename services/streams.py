@@ -191,7 +191,11 @@ def streams(ctx: click.Context, config: Path | None) -> None:
 @click.option("--json", "json_lines", is_flag=True, help="Print one JSON object a line.")
 @click.pass_obj
 def _list_streams(config: Path, json_lines: bool) -> None:
-    """List the streams of the configuration."""
+    """List the streams of the configuration.
+
+    \b
+    Example: genre streams --config genre.toml list
+    """
     for stream in settings.load(config).streams:
         if json_lines:
             click.echo(json.dumps(stream.model_dump(mode="json")))
@@ -205,7 +209,11 @@ def _list_streams(config: Path, json_lines: bool) -> None:
 @click.option("--prefer", help="Rendition: NAME, LANGUAGE or GROUP-ID, or 'best'.")
 @click.pass_obj
 def _add(config: Path, name: str, url: str, prefer: str | None) -> None:
-    """Add a stream."""
+    """Add a stream.
+
+    \b
+    Example: genre streams --config genre.toml add radio1 https://example.org/live.m3u8
+    """
     change(config, add(stream_of({"name": name, "url": url, "prefer": prefer})))
 
 
@@ -213,7 +221,11 @@ def _add(config: Path, name: str, url: str, prefer: str | None) -> None:
 @click.argument("name")
 @click.pass_obj
 def _pause(config: Path, name: str) -> None:
-    """Stop listening to a stream, and keep it in the list."""
+    """Stop listening to a stream, and keep it in the list.
+
+    \b
+    Example: genre streams --config genre.toml pause radio1
+    """
     change(config, pause(name, True))
 
 
@@ -221,7 +233,11 @@ def _pause(config: Path, name: str) -> None:
 @click.argument("name")
 @click.pass_obj
 def _resume(config: Path, name: str) -> None:
-    """Listen to a paused stream again."""
+    """Listen to a paused stream again.
+
+    \b
+    Example: genre streams --config genre.toml resume radio1
+    """
     change(config, pause(name, False))
 
 
@@ -229,5 +245,9 @@ def _resume(config: Path, name: str) -> None:
 @click.argument("name")
 @click.pass_obj
 def _remove(config: Path, name: str) -> None:
-    """Take a stream out of the configuration."""
+    """Take a stream out of the configuration.
+
+    \b
+    Example: genre streams --config genre.toml remove radio1
+    """
     change(config, remove(name))
