@@ -186,3 +186,19 @@ def hosts(model: str, out: Path, music: Path | None, models_dir: Path, repeats: 
     from benchmarks import scale as benchmark
 
     click.echo(f"results are in {benchmark.hosts(out.resolve(), models_dir, music, model, repeats, _say)}")
+
+
+@bench.command("fleet")
+@click.option("--boxes", type=click.IntRange(1, 20_000), default=1_000, show_default=True, help="How many.")
+@click.option("--processes", type=click.IntRange(1, 64), default=3, show_default=True, help="In which they live.")
+@click.option("--seconds", type=click.FloatRange(5, 3600), default=60.0, show_default=True, help="Of steady life.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Results.")
+def fleet_(boxes: int, processes: int, seconds: float, out: Path) -> None:
+    """Many boxes on one upstream broker: rates, CPU, memory, latency, and a restart of the broker.
+
+    \b
+    Example: genre bench fleet --boxes 1000
+    """
+    from benchmarks import fleet
+
+    click.echo(f"results are in {fleet.run(out.resolve(), boxes, processes, seconds, _say)}")

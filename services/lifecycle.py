@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
 
-from prometheus_client import Gauge, start_http_server
+from prometheus_client import Gauge
 
-from services import systemd
+from services import endpoint, systemd
 from services.bus import Bus
 from services.contract import Message, Service, Status, Topics, utc
 from services.errors import GenreError
@@ -135,6 +135,7 @@ class Life:
         """
         assert self.bus is not None
         systemd.notify("READY=1")
+        endpoint.answer_for(lambda: self._alive(healthy), self._ready)
         every = systemd.watchdog_interval_s()
         next_beat = 0.0
         while not self.stop.wait(min(1.0, every or 1.0)):
@@ -153,6 +154,9 @@ class Life:
             self.bus.publish_and_wait(self._status("offline"), timeout_s=1.0)
         self.bus.stop()
 
+    def _ready(self) -> bool:
+        return self.bus is not None and self.bus.connected and self.bus.fatal is None and self._state == "online"
+
     def _alive(self, healthy: Callable[[], bool]) -> bool:
         if self.bus is not None and self.bus.loop_age_s > LOOP_STUCK_S:
             log.error("the network loop has not turned for %.0f s; no watchdog beat is sent", self.bus.loop_age_s)
@@ -169,7 +173,7 @@ def serve_metrics(metrics: Metrics) -> None:
     if metrics.port == 0:
         return
     try:
-        start_http_server(metrics.port, addr=metrics.host)
+        endpoint.serve(metrics.host, metrics.port)
     except (OSError, socket.gaierror) as error:
         raise GenreError(
             f"metrics endpoint {metrics.host}:{metrics.port}",
