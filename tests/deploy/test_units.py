@@ -18,7 +18,6 @@ from services.scale import instances, parse, steps
 ROOT = Path(__file__).resolve().parents[2]
 SYSTEMD = ROOT / "deploy" / "systemd"
 SERVICES = sorted(SYSTEMD.glob("*.service"))
-PYTHON_SERVICES = [unit for unit in SERVICES if unit.name != "genre-triton.service"]
 
 
 def values(unit: Path, key: str) -> list[str]:
@@ -49,16 +48,25 @@ def test_systemd_understands_every_line(unit: Path, analyze: str) -> None:
     assert [line for line in lines if "is not executable" not in line and "not-found" not in line] == []
 
 
-@pytest.mark.parametrize("unit", PYTHON_SERVICES, ids=lambda unit: unit.name)
+@pytest.mark.parametrize("unit", SERVICES, ids=lambda unit: unit.name)
 def test_a_service_says_ready_is_watched_and_always_returns(unit: Path) -> None:
     assert values(unit, "Type") == ["notify"]
     assert values(unit, "Restart") == ["always"]
     assert values(unit, "StartLimitIntervalSec") == ["0"]
-    assert int(values(unit, "WatchdogSec")[0]) <= 30
+    assert int(values(unit, "WatchdogSec")[0]) <= 60
     assert values(unit, "MemoryMax") and values(unit, "TasksMax") and values(unit, "CPUWeight")
     # Ordered, never required: a broker that is down must not take a service down.
     assert values(unit, "Requires") == values(unit, "BindsTo") == []
-    assert "--config /etc/genre-edge/genre.toml" in values(unit, "ExecStart")[0]
+
+
+def test_services_read_the_installed_configuration() -> None:
+    ours = [unit for unit in SERVICES if unit.name != "genre-triton.service"]
+    assert all("--config /etc/genre-edge/genre.toml" in values(unit, "ExecStart")[0] for unit in ours)
+
+
+def test_a_hung_fetcher_is_back_before_a_live_playlist_of_18_s_has_moved_on() -> None:
+    unit = SYSTEMD / "genre-fetcher.service"
+    assert int(values(unit, "WatchdogSec")[0]) + int(values(unit, "RestartSec")[0]) < 18
 
 
 def test_each_service_has_an_account_of_its_own() -> None:
