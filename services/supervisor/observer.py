@@ -26,7 +26,11 @@ MOST_IDS = 2_000_000
 
 @dataclass
 class Seen:
-    """What was seen of one stream."""
+    """What was seen of one stream.
+
+    Attributes:
+        heard_at: monotonic time of its last result; 0 where there was none.
+    """
 
     recent: deque[Result] = field(default_factory=lambda: deque(maxlen=RECENT))
     results: int = 0
@@ -34,6 +38,7 @@ class Seen:
     ledger: Ledger | None = None
     last_event: Event | None = None
     failed: str = ""
+    heard_at: float = 0.0
     latencies_ms: deque[float] = field(default_factory=lambda: deque(maxlen=1000))
 
 
@@ -111,6 +116,7 @@ class Observer:
         self._ids.add(result.id)
         seen.results += 1
         seen.recent.append(result)
+        seen.heard_at = time.monotonic()
         seen.latencies_ms.append(result.latency_ms)
         self.last_result_at = time.monotonic()
         if self._on_result is not None:

@@ -5,6 +5,7 @@ Start at `table`.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 
 from rich.box import SIMPLE_HEAD
@@ -40,6 +41,8 @@ COLUMNS: tuple[tuple[str, bool, JustifyMethod], ...] = (
     ("state", True, "left"),
 )
 """Header, whether its text may be cut off, and its side."""
+STOPPED_S = 30.0
+"""No result of a stream for this long is said in red."""
 SHADES = " ▁▂▃▄▅▆▇█"
 
 
@@ -118,6 +121,10 @@ def _health(seen: Seen) -> tuple[str, str]:
         return seen.failed, "red"
     if seen.ledger and seen.ledger.ended:
         return "ended", "green"
+    quiet = time.monotonic() - seen.heard_at
+    if seen.heard_at and quiet > STOPPED_S:
+        where = f": {event.stage}" if event and event.kind == "silent" and event.stage else ""
+        return f"no result {quiet:.0f} s{where}", "red"
     if event and event.kind == "silent":
         return f"no results: {event.stage}", "red"
     if event and event.kind in ("gap", "lost"):

@@ -56,6 +56,26 @@ def test_a_broker_that_is_not_there_is_told_in_one_line() -> None:
     assert "Mosquitto" in done.stderr
 
 
+def test_a_stream_that_gives_nothing_for_half_a_minute_is_said_to_have_stopped() -> None:
+    from rich.console import Console
+
+    from services.supervisor.observer import Observer
+    from services.supervisor.table import STOPPED_S, table
+
+    def shown() -> str:
+        console = Console(width=120, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+        console.print(table(observer, "title"))
+        return console.export_text()
+
+    observer = Observer(Broker(), "stopped")
+    observer._result(result("radio1").to_json())
+    assert "listening" in shown()
+    observer.streams["radio1"].heard_at -= STOPPED_S + 15
+    assert "no result 45 s" in shown()
+    observer._result(result("radio1", 1.5).to_json())
+    assert "listening" in shown()
+
+
 def test_the_table_shows_hostile_text_as_text() -> None:
     from rich.console import Console
 
