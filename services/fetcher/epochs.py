@@ -412,7 +412,7 @@ class Epochs:
         while now.events_noted < len(now.media.events):
             event = now.media.events[now.events_noted]
             now.events_noted += 1
-            since_s = 0.0
+            since_s = event.after_s
             if event.at_s is not None and now.start_s is not None:
                 since_s = max(jump_s(event.at_s, now.start_s, True), 0.0)
             at = epoch.first_sample + round((now.native / (epoch.decoder.rate or 1) + since_s) * SAMPLE_RATE)

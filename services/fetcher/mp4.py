@@ -113,13 +113,29 @@ def _priming_s(data: bytes, body: int, end: int) -> float:
     return 0.0
 
 
-def id3_events(data: bytes) -> Iterator[bytes]:
-    """Yield the ID3 tags that emsg boxes of a segment carry (CMAF timed metadata)."""
+@dataclass(frozen=True)
+class Id3Event:
+    """An ID3 tag in an emsg box: at seconds of media time, or (version 0) so long after the segment's begin."""
+
+    tag: bytes
+    at_s: float | None
+    after_s: float = 0.0
+
+
+def id3_events(data: bytes) -> Iterator[Id3Event]:
+    """Yield the ID3 tags that emsg boxes of a segment carry (CMAF timed metadata, ISO/IEC 23009-1 5.10.3.3)."""
     for kind, body, end in boxes(data):
-        if kind != b"emsg" or end - body > 65_536:
+        if kind != b"emsg" or not 24 < end - body <= 65_536:
             continue
         message = data[body:end]
-        scheme_at = 4 if message[:1] == b"\0" else 20
-        scheme, _, rest = message[scheme_at:].partition(b"\0")
+        if message[0] == 0:  # scheme, value, then the times
+            scheme, _, rest = message[4:].partition(b"\0")
+            times = rest.partition(b"\0")[2][:8].ljust(8, b"\0")
+            timescale, ticks = struct.unpack(">II", times)
+        else:
+            timescale, ticks = struct.unpack_from(">IQ", message, 4)
+            scheme, _, rest = message[24:].partition(b"\0")
         if scheme in ID3_SCHEMES and (start := rest.find(b"ID3")) >= 0:
-            yield rest[start:]
+            seconds = ticks / timescale if timescale else 0.0
+            late = message[0] == 0 or not timescale
+            yield Id3Event(rest[start:], None if late else seconds, seconds if late else 0.0)

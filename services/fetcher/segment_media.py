@@ -44,10 +44,11 @@ class MediaError(ValueError):
 
 @dataclass(frozen=True)
 class TimedTags:
-    """ID3 tags within a segment, at seconds of its media time (None: at its start)."""
+    """ID3 tags within a segment, at seconds of its media time (None: so long after its start)."""
 
     at_s: float | None
     tags: id3.Tags
+    after_s: float = 0.0
 
 
 def sniff(data: bytes) -> str:
@@ -118,7 +119,7 @@ class SegmentMedia:
             if header.encrypted:
                 raise MediaError("encrypted", "the audio track is under common encryption (DRM)")
             self.priming_s = header.priming_s
-            self.events = [TimedTags(None, id3.read(event)) for event in mp4.id3_events(data)]
+            self.events = [TimedTags(event.at_s, id3.read(event.tag), event.after_s) for event in mp4.id3_events(data)]
         if init:
             data = init + data
         if self.format == "mov" and (announced := mp4.bomb(data)):

@@ -12,6 +12,7 @@ import subprocess
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +191,8 @@ FORMATS: dict[str, tuple[list[str], str]] = {
     "ts-ac3": (["-c:a", "ac3", "-b:a", "192k", "-ar", "48000"], "ts"),
     "ts-eac3": (["-c:a", "eac3", "-b:a", "192k", "-ar", "48000"], "ts"),
     "ts-opus": (["-c:a", "libopus", "-b:a", "96k", "-ar", "48000"], "ts"),
+    "ts-mp2": (["-c:a", "mp2", "-b:a", "192k"], "ts"),
+    "ts-latm": (["-c:a", "aac", "-b:a", "128k", "-mpegts_flags", "latm"], "whole-ts"),
     "fmp4-aac": (["-c:a", "aac", "-b:a", "128k"], "fmp4"),
     "fmp4-aac-plain": (["-c:a", "aac", "-b:a", "128k", "-aac_pns", "0"], "fmp4"),
     "fmp4-mp3": (["-c:a", "libmp3lame", "-b:a", "128k"], "fmp4"),
@@ -198,6 +201,7 @@ FORMATS: dict[str, tuple[list[str], str]] = {
     "fmp4-opus": (["-c:a", "libopus", "-ar", "48000"], "fmp4"),
     "ts-aac-7.1": (["-ac", "8", "-c:a", "aac", "-b:a", "384k", "-ar", "48000"], "ts"),
     "fmp4-flac": (["-c:a", "flac", "-sample_fmt", "s16", "-strict", "-2"], "fmp4"),
+    "fmp4-alac": (["-c:a", "alac", "-sample_fmt", "s16p"], "fmp4"),
     "packed-aac": (["-c:a", "aac", "-b:a", "128k", "-aac_pns", "0"], "adts"),
     "packed-mp3": (["-c:a", "libmp3lame", "-b:a", "128k"], "mp3"),
     "packed-ac3": (["-c:a", "ac3", "-ar", "48000"], "ac3"),
@@ -216,11 +220,24 @@ def _made(root: Path, name: str, seconds: float, rate: int) -> Path:
         cut = ["-f", "hls", "-hls_time", "2", "-hls_list_size", "0", "-hls_playlist_type", "vod"]
         cut += ["-hls_segment_type", "mpegts" if kind == "ts" else "fmp4"]
         ffmpeg(*source, *options, *cut, str(folder / "list.m3u8"))
+    elif kind == "whole-ts":
+        _cut_ts(folder, ffmpeg(*source, *options, "-f", "mpegts", "-"), parts=4, seconds=seconds)
     else:
         mux = ["-write_xing", "0", "-id3v2_version", "0"] if kind == "mp3" else []
         whole = ffmpeg(*source, *options, "-f", kind, *mux, "-")
         _pack(folder, whole, kind, seconds)
     return folder
+
+
+def _cut_ts(folder: Path, whole: bytes, parts: int, seconds: float) -> None:
+    """Cut a transport stream where the audio's PES packets begin, PAT and PMT before each part (ffmpeg loses LATM)."""
+    packets = [whole[at : at + 188] for at in range(0, len(whole), 188)]
+    tables = packets[:3]
+    starts = [n for n, p in enumerate(packets) if p[1] & 0x40 and ((p[1] & 0x1F) << 8 | p[2]) == 0x100]
+    cuts = [starts[len(starts) * part // parts] for part in range(parts)] + [len(packets)]
+    for part, (begin, end) in enumerate(pairwise(cuts)):
+        (folder / f"{part}.ts").write_bytes(b"".join(tables + packets[begin:end]))
+    (folder / "list.m3u8").write_text(media_playlist([f"{part}.ts" for part in range(parts)], seconds / parts))
 
 
 def _pack(folder: Path, whole: bytes, kind: str, seconds: float) -> None:

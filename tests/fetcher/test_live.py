@@ -6,6 +6,7 @@ The test changes the list and waits until the listener has done what the change 
 from __future__ import annotations
 
 import contextlib
+import gzip
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 
 from services.errors import GenreError
 from services.fetcher.heard import Ended, Heard, Report
-from tests.fetcher.builders import Listened, listener, media_playlist, needs_ffmpeg
+from tests.fetcher.builders import Listened, listen, listener, media_playlist, needs_ffmpeg
 from tests.fetcher.origin import Reply, Request, ScriptedOrigin, expect_within, wait_for
 
 pytestmark = needs_ffmpeg
@@ -178,13 +179,28 @@ def test_reloads_keep_the_pace_of_the_rfc(radio: Callable[..., Radio], origin: S
         Reply(b"\0\x01\x02" * 50),
         Reply(b"", 302, {"Location": "/live.m3u8"}),
         Reply(b"#EXTM3U\n", headers={"Content-Encoding": "gzip"}),
+        Reply(b"#EXTM3U\n" * 1000, drip_s=0.05),
+        Reply(b"#EXTM3U\n" * 8192, endless=True),
+        Reply(gzip.compress(b"#EXTM3U\n" * (4 << 20)), headers={"Content-Encoding": "gzip"}),
     ],
-    ids=["500", "404", "reset", "truncated", "html", "garbage", "redirect-circle", "bad-gzip"],
+    ids=[
+        "500",
+        "404",
+        "reset",
+        "truncated",
+        "html",
+        "garbage",
+        "redirect-circle",
+        "bad-gzip",
+        "drip",
+        "endless",
+        "gzip-bomb",
+    ],
 )
 def test_a_list_that_fails_for_a_while_is_reported_and_costs_nothing(
     radio: Callable[..., Radio], failure: Reply
 ) -> None:
-    live = radio()
+    live = radio(request_timeout_s=1.0)
     live.show(0, 2)
     live.start()
     live.until_segment(2)
@@ -219,13 +235,16 @@ def test_a_list_that_fails_for_good_ends_by_the_stated_rule(radio: Callable[...,
         (Reply(b"", 302, {"Location": "ftp://127.0.0.1/x.ts"}), "bad-url"),
         (Reply(b"x" * 1000, headers={"Content-Encoding": "gzip"}), "bad-encoding"),
         (Reply(b""), "empty"),
+        (Reply(b"", 302, {"Location": "/list2.ts"}), "redirects"),
+        (Reply(b"G" * 1000, drip_s=0.05), "timeout"),
+        (Reply(b"G" * 65_536, endless=True), "too-large"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_segment_that_fails_is_a_gap_and_the_stream_goes_on(
     radio: Callable[..., Radio], failure: Reply, cause: str
 ) -> None:
-    live = radio()
+    live = radio(request_timeout_s=1.0, segment_limit_bytes=1 << 20)
     live.origin.put("/" + live.names[2], failure)
     live.show(0, 4, end=True)
     live.start()
@@ -348,6 +367,24 @@ def test_expired_tokens_are_renewed_from_the_multivariant_list(origin: ScriptedO
     heard.check_ledger()
     assert heard.ended is not None and not heard.gaps and heard.reasons == ["start"]
     assert origin.count("/main.m3u8") >= 2
+
+
+def test_what_the_chosen_rendition_saves_is_reported(origin: ScriptedOrigin, made: Any) -> None:
+    folder = made("ts-aac")
+    origin.serve(folder)
+    rendition = '#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID="a",NAME="English",URI="list.m3u8"\n'
+    video = '#EXT-X-STREAM-INF:BANDWIDTH=3000000,CODECS="avc1.42,mp4a.40.2"{}\nvideo.m3u8\n'
+    audio = '#EXT-X-STREAM-INF:BANDWIDTH=140000,CODECS="mp4a.40.2"\nlist.m3u8\n'
+    origin.put("/told.m3u8", "#EXTM3U\n" + video.format("") + audio)
+    origin.put("/untold.m3u8", "#EXTM3U\n" + rendition + video.format(',AUDIO="a"'))
+    chosen = report("chosen")(listen(origin.url("/told.m3u8")))
+    assert chosen is not None and chosen.numbers == {"bandwidth_bps": 140_000, "bandwidth_saved_bps": 2_860_000}
+    untold = listen(origin.url("/untold.m3u8"))
+    measured = report("measured")(untold)
+    first = (folder / "list0.ts").stat().st_size * 8
+    assert measured is not None and measured.numbers["bandwidth_bps"] == pytest.approx(first / 2, rel=0.03)
+    assert measured.numbers["bandwidth_saved_bps"] == 3_000_000 - measured.numbers["bandwidth_bps"]
+    assert origin.count("/video.m3u8") == 0
 
 
 def test_stop_returns_within_a_second_wherever_it_waits(origin: ScriptedOrigin, made: Any) -> None:

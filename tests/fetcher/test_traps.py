@@ -248,6 +248,23 @@ def test_id3_before_packed_audio_and_in_the_shared_transport_stream_become_track
     assert isinstance(heard.items[kinds.index("Track")], Track)
 
 
+@pytest.mark.parametrize("version", [0, 1])
+def test_id3_in_an_emsg_box_becomes_a_track_at_its_time(version: int, made: Any, origin: ScriptedOrigin) -> None:
+    folder = made("fmp4-aac")
+    origin.serve(folder)
+    name = names_in(folder)[1]
+    scheme = b"https://aomedia.org/emsg/ID3\0\0"
+    times = {0: struct.pack(">IIII", 1000, 500, 0, 7), 1: struct.pack(">IQII", 1000, 2_500, 0, 7)}[version]
+    tag = id3(("TIT2", b"\x03Nardis"), ("TPE1", b"\x03Bill Evans"))
+    body = bytes([version, 0, 0, 0]) + (times + scheme if version else scheme + times) + tag
+    origin.put("/" + name, struct.pack(">I4s", 8 + len(body), b"emsg") + body + (folder / name).read_bytes())
+    heard = listen(origin.url("/list.m3u8"))
+    (track,) = heard.tracks
+    assert (track.title, track.artist) == ("Nardis", "Bill Evans")
+    assert track.first_sample / 22_050 == pytest.approx(2.5, abs=0.1)
+    assert not heard.gaps and heard.reasons == ["start"]
+
+
 def test_program_date_time_becomes_the_wall_clock_of_every_sample(made: Any, origin: ScriptedOrigin) -> None:
     folder = made("ts-aac")
     origin.serve(folder)
