@@ -1,0 +1,160 @@
+"""Edge and upstream as two machines (namespaces) with a cable: results and status cross it, audio never does."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import paho.mqtt.client as mqtt
+import pytest
+from click.testing import CliRunner
+
+from services.broker_command import broker as command
+from services.broker_command import set_up
+from services.broker_config import bridge_config, local_config
+from services.contract import SAMPLE_RATE
+from services.origin.demo_music import render
+from services.origin.package import Packaging, package_folder
+from services.origin.serve import Origin
+from tests.broker.mosquitto import PROGRAM, stay_this_user, wait_for
+from tests.deploy.conftest import ROOT, needs
+from tests.deploy.namespaces import Namespace, cable
+
+pytestmark = pytest.mark.timeout(300)
+SERVICES = ("featurizer", "inference", "fetcher")
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[Namespace, Namespace]]:
+    needs("ip")
+    assert PROGRAM is not None
+    with cable() as both:
+        yield both
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., None]]:
+    """Start processes in a namespace; all of them are gone afterwards."""
+    running: list[subprocess.Popen[bytes]] = []
+
+    def begin(end: Namespace, log: Path, *argv: str) -> None:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        with log.open("ab") as file:
+            running.append(subprocess.Popen(end.command(*argv), stdout=file, stderr=file, env=environment, cwd="/"))
+
+    yield begin
+    for process in reversed(running):
+        process.terminate()
+    for process in running:
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+class Reader:
+    """A client in a namespace: every message, by topic."""
+
+    def __init__(self, end: Namespace, host: str, port: int, login: tuple[str, Path] | None = None) -> None:
+        self.seen: dict[str, list[Any]] = {}
+        self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, "reader", protocol=mqtt.MQTTv5)
+        if login is not None:
+            name, folder = login
+            self.client.username_pw_set(name, (folder / "passwords" / name).read_text().strip())
+            self.client.tls_set(ca_certs=str(folder / "ca.crt"))
+        self.client.on_connect = lambda client, *rest: client.subscribe(
+            [
+                (name, 1)
+                for name in ("genre/results", "genre/events", "genre/status/#", "genre/streams/#", "genre/flat/#")
+            ]
+        )
+        self.client.on_message = self._message
+
+        def connected() -> bool:
+            with contextlib.suppress(OSError), end.inside():
+                self.client.connect(host, port)
+                return True
+            return False
+
+        wait_for(connected, f"{host}:{port} to answer", 30)
+        self.client.loop_start()
+
+    def _message(self, client: object, userdata: object, message: mqtt.MQTTMessage) -> None:
+        value = json.loads(message.payload) if message.payload else None
+        self.seen.setdefault(message.topic, []).append(value)
+
+    def ledger(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.seen.get("genre/streams/reggae/ledger", [{}])[-1]
+        return found
+
+    def results(self) -> set[str]:
+        return {result["id"] for result in self.seen.get("genre/results", [])}
+
+    def close(self) -> None:
+        self.client.disconnect()
+        self.client.loop_stop()
+
+
+def test_results_reach_the_upstream_broker_after_a_cut_and_audio_never_does(
+    tmp_path: Path, ends: tuple[Namespace, Namespace], start: Callable[..., None]
+) -> None:
+    edge, upstream = ends
+    folder = tmp_path / "upstream"
+    for name in ("state", "kept", "log"):
+        (tmp_path / name).mkdir()
+    set_up(folder, [upstream.address], 8883, None, tmp_path / "state", False)
+    for user, role in (("edge-7", "bridge"), ("wall", "viewer")):
+        assert CliRunner().invoke(command, ["user", user, "--role", role, "--folder", str(folder)]).exit_code == 0
+    stay_this_user(folder / "mosquitto.conf")
+    start(upstream, tmp_path / "log/upstream", PROGRAM, "-c", str(folder / "mosquitto.conf"))
+
+    password = (folder / "passwords/edge-7").read_text().strip()
+    bridge = bridge_config("edge-7", f"{upstream.address}:8883", password, folder / "ca.crt", prefix="")
+    local = tmp_path / "edge.conf"
+    local.write_text(local_config(1883, tmp_path / "kept", True, user=getpass.getuser()) + bridge)
+    start(edge, tmp_path / "log/edge", PROGRAM, "-c", str(local))
+
+    render(tmp_path / "music", ["reggae"])
+    package_folder(tmp_path / "music", tmp_path / "music/hls", Packaging(coder="fast"))
+    with edge.inside():
+        origin = Origin(tmp_path / "music/hls", host="127.0.0.1")
+    wall = Reader(upstream, upstream.address, 8883, ("wall", folder))
+    here = Reader(edge, "127.0.0.1", 1883)
+    try:
+        with origin:
+            config = tmp_path / "genre.toml"
+            config.write_text(
+                f'[inference]\nmodels_dir = "{ROOT}/models"\nbackend = "onnx"\n[hls]\nallow_private = true\n'
+                f'[paths]\nstate_dir = "{tmp_path}/kept"\n'
+                f'[[streams]]\nname = "reggae"\nurl = "{origin.url}/reggae.m3u8"\n'
+            )
+            genre = [sys.executable, "-m", "services.cli"]
+            for service in SERVICES[:2]:
+                start(edge, tmp_path / f"log/{service}", *genre, service, "--config", str(config), "--instance", "1")
+            wait_for(lambda: "genre/status/inference/1" in wall.seen, "the edge's status upstream", 60)
+            edge.plug("down")
+            start(edge, tmp_path / "log/fetcher", *genre, "fetcher", "--config", str(config), "--instance", "1")
+            wait_for(lambda: here.ledger().get("ended"), "the whole stream, on the edge alone", 120)
+            assert wall.results() == set()
+            edge.plug("up")
+            wait_for(lambda: len(wall.results()) == here.ledger()["windows"], "every result upstream", 120)
+            wait_for(lambda: wall.ledger().get("ended"), "the ledger upstream", 30)
+    finally:
+        wall.close()
+        here.close()
+    ledger = wall.ledger()
+    assert ledger["timeline"] == ledger["classified"] > 60 * SAMPLE_RATE
+    assert wall.results() == here.results()
+    assert set(wall.seen) <= set(here.seen) | {"genre/status/inference/1", "genre/status/featurizer/1"}
+    # The pipe itself: had audio or features crossed it, it would have carried megabytes.
+    crossed = edge.sent_bytes()
+    print(f"\n{crossed} bytes crossed for {ledger['classified'] * 2} bytes of audio")
+    assert crossed < ledger["classified"] * 2 / 10
