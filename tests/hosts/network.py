@@ -93,11 +93,15 @@ class Network:
         _ip("link", "set", self._spaces[name], "up")
 
     def limit(self, name: str, cores: float) -> Path | None:
-        """Return a control group that gets so many cores at most; None where this machine lets us make none."""
+        """Return a control group that gets so many cores, not more and, ahead of all else on this machine, not less.
+
+        None where this machine lets us make none.
+        """
+        quota = int(cores * PERIOD_US)
         first, values = (
-            (CGROUP_1, {"cpu.cfs_period_us": f"{PERIOD_US}", "cpu.cfs_quota_us": f"{int(cores * PERIOD_US)}"})
+            (CGROUP_1, {"cpu.cfs_period_us": f"{PERIOD_US}", "cpu.cfs_quota_us": f"{quota}", "cpu.shares": "262144"})
             if CGROUP_1.is_dir()
-            else (CGROUP_2, {"cpu.max": f"{int(cores * PERIOD_US)} {PERIOD_US}"})
+            else (CGROUP_2, {"cpu.max": f"{quota} {PERIOD_US}", "cpu.weight": "10000"})
         )
         group = first / f"{self._spaces[name]}"
         try:

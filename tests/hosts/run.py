@@ -20,7 +20,7 @@ from typing import Any
 
 from tests.chaos import streams
 from tests.hosts.network import why_not
-from tests.hosts.site import Shape, Site
+from tests.hosts.site import HUB, Shape, Site
 
 SETTLE_S = 400.0
 MUSICNN = Path(__file__).resolve().parents[2] / "models"
@@ -128,8 +128,8 @@ def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--loops", type=int, default=20, help="how often each of 6 pieces of 30 s is repeated")
-    parser.add_argument("--cores", type=float, default=0.3, help="CPU of each inference host, in cores")
+    parser.add_argument("--loops", type=int, default=12, help="how often each of 6 pieces of 30 s is repeated")
+    parser.add_argument("--cores", type=float, default=0.25, help="CPU of each inference host, in cores")
     parser.add_argument("--most", type=int, default=4, help="most inference hosts")
     parser.add_argument("--repeats", type=int, default=1, help="of each throughput")
     parser.add_argument("--report", type=Path, default=Path("hosts-report.json"))
@@ -143,10 +143,10 @@ def main() -> int:
     def shape(name: str, inferences: int, featurizers: int = 1, cores: float = given.cores) -> Shape:
         return Shape(
             folder / name, folder / "hls", playlists, MUSICNN, "musicnn", featurizers, inferences,
-            {"inference": cores} if cores else {},
+            {"inference": cores, "featurizer": 0.5, HUB: 0.5},
         )  # fmt: skip
 
-    undisturbed, reference = run("undisturbed, CPU not limited", shape("undisturbed", 2, cores=0.0), None)
+    undisturbed, reference = run("undisturbed", shape("undisturbed", 2, cores=0.6), None)
     outcomes = [undisturbed]
     _say(undisturbed)
     plan: list[tuple[str, Shape, Callable[[Site], dict[str, Any]] | None]] = [
