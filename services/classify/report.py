@@ -18,7 +18,7 @@ from services.terminal import printable
 
 COLOURS = {
     "blues": "#2f6fdb", "classical": "#a98300", "country": "#b8652a", "disco": "#b93fc0", "hiphop": "#7a5ad6",
-    "jazz": "#0f8d86", "metal": "#5d6772", "pop": "#e04f8f", "reggae": "#379239", "rock": "#d3382f",
+    "jazz": "#0f8d86", "metal": "#39434e", "pop": "#e04f8f", "reggae": "#379239", "rock": "#d3382f",
 }  # fmt: skip
 COLUMNS = ("file", "genre", "confidence", "kind", "seconds", "windows", "title", "artist", "problem")
 
@@ -110,6 +110,10 @@ def strip(windows: Sequence[Window], most: int = 32) -> str:
     return shown + (" …" if len(runs) > most else "")
 
 
+_ANCHORED = ' text-anchor="end"'
+"""For the last mark, which would stand out of the picture."""
+
+
 def svg(found: Classified, width: int = 1000) -> str:
     """Return a file's timeline as SVG: a bar a window, coloured by genre, as tall as the model was sure."""
     labels = sorted({each.verdict.genre for each in found.windows if each.verdict.genre})
@@ -121,14 +125,14 @@ def svg(found: Classified, width: int = 1000) -> str:
         tall = 80 * each.verdict.confidence if each.verdict.genre else 2
         what = f"{each.start_s:.1f} s: {each.verdict.genre or 'silence'} {100 * each.verdict.confidence:.0f} %"
         bars.append(
-            f'<rect x="{left:.1f}" y="{120 - tall:.1f}" width="{max(0.5, wide):.1f}" height="{tall:.1f}" '
+            f'<rect x="{left:.1f}" y="{120 - tall:.1f}" width="{wide + 0.4:.1f}" height="{tall:.1f}" '
             f'fill="{colour(each.verdict.genre)}"><title>{escape(what)}</title></rect>'
         )
     step = next(s for s in (5, 10, 30, 60, 300, 600, 1800, 3600, 10**9) if total / s <= 12)
-    marks = [
-        f'<text x="{20 + (width - 40) * at / total:.1f}" y="138">{_clock(at)}</text>'
-        for at in range(0, int(total) + 1, step)
-    ]
+    marks = []
+    for at in range(0, int(total) + 1, step):
+        anchor = _ANCHORED if at > 0.95 * total else ""
+        marks.append(f'<text x="{20 + (width - 40) * at / total:.1f}" y="138"{anchor}>{_clock(at)}</text>')
     legend = "".join(
         f'<rect x="{20 + 95 * i}" y="150" width="11" height="11" fill="{colour(label)}"/>'
         f'<text x="{35 + 95 * i}" y="160">{escape(label)}</text>'
@@ -136,13 +140,16 @@ def svg(found: Classified, width: int = 1000) -> str:
     )
     verdict = found.verdict
     summary = f"{verdict.genre or 'silence'}, {100 * verdict.confidence:.0f} %" if verdict else "not classified"
+    if verdict and verdict.kind == "unsure":
+        summary += " (unsure)"
     title = escape(printable(found.file.rsplit("/", 1)[-1]))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} 172" font-family="sans-serif" font-size="12">'
         f'<rect width="{width}" height="172" fill="#fff"/><g fill="#18202a">'
         f'<text x="20" y="22" font-size="15">{title}: {escape(summary)}</text>'
         f'<path d="M20 120H{width - 20}M20 40H{width - 20}" stroke="#d5dae1"/>'
-        f"{''.join(bars)}{''.join(marks)}{legend}</g></svg>\n"
+        f'<text x="{width - 20}" y="35" text-anchor="end" fill="#4d5968">100 % sure</text>'
+        f'<g shape-rendering="crispEdges">{"".join(bars)}</g>{"".join(marks)}{legend}</g></svg>\n'
     )
 
 
