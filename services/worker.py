@@ -243,24 +243,26 @@ class Worker:
         none leads to a second copy.
         """
         receipts: list[Receipt | None] = [None] * len(messages)
+        missing = set(range(len(messages)))
         done = threading.Semaphore(0)
 
         def keeper(index: int) -> Callable[[Receipt], None]:
             def keep(receipt: Receipt) -> None:
                 receipts[index] = receipt
-                done.release()
+                missing.discard(index)
+                if not missing:  # one wake for all: each more hands the interpreter's lock to and fro
+                    done.release()
 
             return keep
 
         for index, message in enumerate(messages):
             self._bus.publish(message, keeper(index))
         me = threading.get_ident()
-        for _ in messages:
-            while not done.acquire(timeout=RECEIPT_TURN_S):
-                self._busy_since[me] = time.monotonic()
-                if self._stop.is_set() or not self._bus.is_current(delivery):
-                    return [receipt or Receipt(-1, "the connection was lost") for receipt in receipts]
-        return [receipt or Receipt(-1, "no PUBACK") for receipt in receipts]
+        while missing and not done.acquire(timeout=RECEIPT_TURN_S):
+            self._busy_since[me] = time.monotonic()
+            if self._stop.is_set() or not self._bus.is_current(delivery):
+                break
+        return [receipt or Receipt(-1, "the connection was lost") for receipt in receipts]
 
     def _may_answer(self, reply_to: str) -> bool:
         """Only ever answer under the acks of this root: a hostile Response Topic must not make us write elsewhere."""

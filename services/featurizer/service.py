@@ -52,7 +52,8 @@ class FeaturizerService:
     def __init__(self, config: settings.Settings, instance: str) -> None:
         self._config = config
         self._recipe = recipe_of(config)
-        details = {"recipe": self._recipe.id, "recipe_digest": self._recipe.digest}
+        self._digest = self._recipe.digest
+        details = {"recipe": self._recipe.id, "recipe_digest": self._digest}
         self._life = Life("featurizer", instance, config.broker.root, config.broker, details)
         self._bus = self._life.connect(
             durable=True, receive_maximum=config.worker.receive_maximum, least_payload_bytes=self._tensor_bytes()
@@ -87,7 +88,7 @@ class FeaturizerService:
             features,
             tuple(float(level) for level in heard),
             self._recipe.id,
-            self._recipe.digest,
+            self._digest,
             self._config.featurizer.dtype,
         )
         # A chunk that is sent again tells its fetcher how far it came: that names the stage that is stuck.

@@ -56,6 +56,7 @@ class InferenceService:
     def __init__(self, config: settings.Settings, instance: str) -> None:
         self._config = config
         self._card = load_card(config.inference.models_dir, config.inference.model)
+        self._digest = self._card.recipe.digest
         details = {
             "model": self._card.name,
             "model_version": self._card.version,
@@ -82,10 +83,10 @@ class InferenceService:
         tensor = MelTensor.from_message(message)
         stretch = tensor.stretch
         recipe = self._card.recipe
-        if (stretch.recipe, stretch.recipe_digest) != (recipe.id, recipe.digest):
+        if (stretch.recipe, stretch.recipe_digest) != (recipe.id, self._digest):
             raise ContractError(
                 f"made by recipe {stretch.recipe}@{stretch.recipe_digest}, but model {self._card.name} needs "
-                f"{recipe.id}@{recipe.digest}: featurizer and inference must serve the same model"
+                f"{recipe.id}@{self._digest}: featurizer and inference must serve the same model"
             )
         if tensor.features.shape[1:] != recipe.shape:
             raise ContractError(f"a tensor of {tensor.features.shape[1:]} is not {recipe.shape} as its recipe says")
