@@ -7,6 +7,7 @@ KEDA's CRD as a schema lies beside this file. PromQL is evaluated by Prometheus'
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -158,7 +159,9 @@ def test_the_lag_gives_the_replicas_it_should(
     outstanding: float, in_hand: float, replicas: int, tmp_path: Path
 ) -> None:
     """KEDA hands the value to a HorizontalPodAutoscaler: replicas = value / threshold, rounded up, at least one."""
-    promtool = shutil.which("promtool")
+    promtool = shutil.which(
+        "promtool", path=f"{os.environ['PATH']}{os.pathsep}{KUBERNETES.parents[1] / 'build' / 'web'}"
+    )
     if promtool is None:
         pytest.skip("promtool is not installed")
     scaled = next(yaml.safe_load_all((KUBERNETES / "autoscale" / "scaled.yaml").read_text()))
