@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import threading
@@ -103,6 +104,14 @@ def test_hostile_names_titles_and_events_stay_text(page: Callable[..., dict[str,
     dashboard.send(event("radio1", "gap", cause=HOSTILE, reason=HOSTILE), event("radio2", "error", reason=HOSTILE))
     dashboard.send(status("inference", instance=HOSTILE.replace("/", "")[:60].replace("#", ""), model=HOSTILE))
     page("hostile", dashboard.url)
+
+
+def test_the_script_of_the_documents_logs_what_plays(page: Callable[..., dict[str, Any]], playing: Running) -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "dashboard-builder.md").read_text()
+    scripts = re.findall(r"^```js\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert len(scripts) == 1
+    found = page("example", playing.url, scripts[0].replace("http://edge-box.local:8080", playing.url))
+    assert all(re.match(r"(radio\d|unheard) ", line) for line in found["lines"]), found
 
 
 def test_everything_can_be_done_by_keyboard(page: Callable[..., dict[str, Any]], playing: Running) -> None:

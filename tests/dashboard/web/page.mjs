@@ -106,6 +106,18 @@ const CHECKS = {
     return {};
   },
 
+  // A script of the documents, as it would run on a page of the same origin: returns the first lines it logs.
+  async example(browser, url, script) {
+    const page = await open(browser, url);
+    const lines = [];
+    page.on("console", (message) => { if (message.type() === "log") lines.push(message.text()); });
+    await page.evaluate(script);
+    for (const until = Date.now() + 20_000; lines.length < 3 && Date.now() < until;) await page.waitForTimeout(100);
+    must(lines.length >= 3, `it logged ${lines.length} lines`);
+    must(page.complaints.length === 0, page.complaints.join("; "));
+    return { lines: lines.slice(0, 3) };
+  },
+
   // The page says that it lost the dashboard, and comes back by itself; the caller stops and starts it.
   async lost(browser, url, stop, start) {
     const { execSync } = await import("node:child_process");
