@@ -26,7 +26,7 @@ def part(broker: Broker) -> Part:
     """Return the broker's chain of checks."""
     visit = _Visit(broker)
     stages = [("DNS", lambda: resolve(broker.host)), ("TCP", lambda: connect(broker.host, broker.port))]
-    if broker.ca_file is not None:
+    if broker.tls or broker.ca_file is not None:
         stages.append(("TLS", lambda: handshake(broker)))
     stages += [("MQTT", visit.mqtt), ("permissions", visit.permissions), ("round trip", visit.round_trip)]
     return Part("broker", stages)
@@ -75,7 +75,7 @@ def handshake(broker: Broker) -> str:
     """
     thing = f"{broker.host}:{broker.port}"
     try:
-        context = ssl.create_default_context(cafile=str(broker.ca_file))
+        context = ssl.create_default_context(cafile=str(broker.ca_file) if broker.ca_file else None)
     except (OSError, ssl.SSLError) as error:
         raise GenreError(
             str(broker.ca_file), f"can't be used as CA ({error})", "copy the broker's ca.crt there"
