@@ -5,6 +5,7 @@ The host keeps a veth into it, so that origin and subscriber can be outside. Nee
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -14,7 +15,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-PACKAGES = "systemd,systemd-sysv,dbus,python3,python3-venv,mosquitto,mosquitto-clients,iproute2,procps"
+# The last line is for Triton's model processes and for the boot under qemu.
+PACKAGES = (
+    "systemd,systemd-sysv,dbus,python3,python3-venv,mosquitto,mosquitto-clients,iproute2,procps,"
+    "libpython3.11,linux-image-cloud-amd64,initramfs-tools"
+)
 
 
 def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 60.0) -> Any:
@@ -37,6 +42,23 @@ def base_system(folder: Path) -> Path:
     return root
 
 
+@contextlib.contextmanager
+def layered(base: Path, folder: Path) -> Iterator[Path]:
+    """Yield a root file system to change: `base` below, the changes in `folder`; both unmounted and gone afterwards."""
+    for part in ("upper", "work", "root"):
+        (folder / part).mkdir(parents=True)
+    root = folder / "root"
+    layers = f"lowerdir={base},upperdir={folder / 'upper'},workdir={folder / 'work'}"
+    subprocess.run(["mount", "-t", "overlay", "overlay", "-o", layers, str(root)], check=True)
+    try:
+        (root / "etc/hosts").write_text("127.0.0.1 localhost\n")
+        (root / "etc/machine-id").write_text("")
+        yield root
+    finally:
+        subprocess.run(["umount", "-l", str(root)], check=False)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 class Machine:
     """One booted system.
 
@@ -44,24 +66,17 @@ class Machine:
         host, address: IPv4 of this side of its network, and of its own side.
     """
 
-    def __init__(self, base: Path, folder: Path, name: str = "genre", subnet: str = "10.213.77") -> None:
-        self.name, self.folder = name, folder
+    def __init__(self, root: Path, log: Path, name: str = "genre", subnet: str = "10.213.77") -> None:
+        self.root, self.log, self.name = root, log, name
         self.host, self.address = f"{subnet}.1", f"{subnet}.2"
-        self.root = folder / "root"
-        for part in ("upper", "work", "root"):
-            (folder / part).mkdir(parents=True)
-        layers = f"lowerdir={base},upperdir={folder / 'upper'},workdir={folder / 'work'}"
-        subprocess.run(["mount", "-t", "overlay", "overlay", "-o", layers, str(self.root)], check=True)
-        (self.root / "etc/hosts").write_text("127.0.0.1 localhost\n")
-        (self.root / "etc/hostname").write_text(f"{name}\n")
-        (self.root / "etc/machine-id").write_text("")
+        (root / "etc/hostname").write_text(f"{name}\n")
         self.process: subprocess.Popen[bytes] | None = None
 
     def boot(self) -> None:
         """Boot and wait until systemd has started everything."""
         argv = ["systemd-nspawn", "-q", "-D", str(self.root), "-M", self.name, "--register=no", "--keep-unit"]
         argv += [f"--network-veth-extra=ge-{self.name[:10]}:host0", "--private-network", "--console=pipe", "-b"]
-        console = (self.folder / "console.log").open("ab")
+        console = self.log.open("ab")
         self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=console, stderr=console)
         console.close()
         wait_for(lambda: self._leader() is not None, "a leader process")
@@ -81,7 +96,7 @@ class Machine:
 
     def _leader(self) -> int | None:
         assert self.process is not None
-        assert self.process.poll() is None, (self.folder / "console.log").read_text()
+        assert self.process.poll() is None, self.log.read_text()
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         return int(children[0]) if children else None
 
@@ -110,6 +125,15 @@ class Machine:
                 self.process.wait(20)
         self.process = None
 
+    def end(self) -> None:
+        """Power off; where that does not work, pull the plug."""
+        try:
+            self.shut_down()
+        except (OSError, subprocess.SubprocessError, AssertionError):
+            if self.process is not None and self.process.poll() is None:
+                self.process.kill()  # what runs inside dies with it
+                self.process.wait(30)
+
     def cut_power(self) -> None:
         """End it at once, as a pulled plug would."""
         assert self.process is not None
@@ -119,18 +143,13 @@ class Machine:
         self.process.wait(30)
         self.process = None
 
-    def remove(self) -> None:
-        """End it and unmount."""
-        self.shut_down()
-        subprocess.run(["umount", "-l", str(self.root)], check=False)
-        shutil.rmtree(self.folder, ignore_errors=True)
-
 
 def booted(base: Path, folder: Path, **options: str) -> Iterator[Machine]:
-    """Yield a booted machine and remove it afterwards."""
-    machine = Machine(base, folder, **options)
-    try:
-        machine.boot()
-        yield machine
-    finally:
-        machine.remove()
+    """Yield a booted machine; it is ended and gone afterwards, also where it did not come up."""
+    with layered(base, folder) as root:
+        machine = Machine(root, folder / "console.log", **options)
+        try:
+            machine.boot()
+            yield machine
+        finally:
+            machine.end()

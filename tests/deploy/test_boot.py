@@ -15,9 +15,12 @@ from pathlib import Path
 import paho.mqtt.client as mqtt
 import pytest
 
+from services.errors import GenreError
 from services.origin.demo_music import render
 from services.origin.package import Packaging, package_folder
 from services.origin.serve import Origin
+from services.supervisor import triton_server
+from tests.deploy import installed_triton
 from tests.deploy.conftest import needs
 from tests.deploy.nspawn import Machine, base_system, booted, wait_for
 
@@ -148,6 +151,24 @@ def test_a_hung_service_is_ended_by_the_watchdog_and_returns(unit: str, machine:
         lambda: machine.show(unit, "MainPID") not in (before, "0") and all_active(machine), f"{unit} to return", 90
     )
     assert "watchdog" in machine.run(f"journalctl -u {unit} --no-pager").stdout.lower()
+    wall.more("radio1", 4)
+
+
+def test_a_triton_that_hangs_is_ended_by_the_watchdog_and_answers_again(machine: Machine, wall: Wall) -> None:
+    try:
+        bundle = triton_server.find()
+    except GenreError as error:
+        pytest.skip(str(error))
+    installed_triton.install(machine, bundle)
+    machine.run("systemctl daemon-reload && systemctl start genre-triton")
+    assert "good" in installed_triton.check(machine)
+    server = machine.run("pidof tritonserver").stdout.strip()
+    machine.run(f"kill -STOP {server}")
+    wait_for(lambda: machine.run("pidof tritonserver", check=False).stdout.strip() not in (server, ""), "another", 120)
+    wait_for(lambda: machine.show("genre-triton", "ActiveState") == "active", "genre-triton to be ready", 60)
+    assert "watchdog" in machine.run("journalctl -u genre-triton --no-pager").stdout.lower()
+    assert "good" in installed_triton.check(machine)
+    machine.run("systemctl stop genre-triton")
     wall.more("radio1", 4)
 
 
