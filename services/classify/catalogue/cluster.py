@@ -16,14 +16,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import distributed
 from distributed import Client, Future, LocalCluster
 from distributed.comm import connect
 from distributed.core import rpc
 from distributed.scheduler import KilledWorker
 from distributed.security import Security
 
-from services.classify.catalogue.work import Answer, Order, Track, check, classify_batch
+from services.classify.catalogue.work import Answer, Order, Track, check, classify_batch, versions
 from services.errors import GenreError
 from services.lifecycle import product_version
 
@@ -82,8 +81,9 @@ def local(workers: int) -> Iterator[str]:
 
 def quiet() -> None:
     """Keep Dask's own words off the terminal: each failure is told once, by us."""
-    for name in ("distributed", "tornado", "asyncio"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    for name in list(logging.root.manager.loggerDict):
+        if name.split(".")[0] in ("distributed", "tornado", "asyncio"):
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     warnings.filterwarnings("ignore", module=r"distributed\..*")
 
 
@@ -104,7 +104,7 @@ class Cluster:
         self.workers: dict[str, int] = {}
         self._order, self._wait_s, self._say = order, wait_s, say
         self._client: Client | None = None
-        self._in_hand: dict[str, tuple[Batch, Future]] = {}
+        self._in_hand: dict[str, tuple[Batch, Future, list[str]]] = {}
         self._ended: queue.Queue[Future] = queue.Queue()
         self._next_look = self._none_since = 0.0
         quiet()
@@ -122,7 +122,7 @@ class Cluster:
     @property
     def in_hand(self) -> list[Batch]:
         """Batches that were handed in and have not come back, the oldest first."""
-        return [batch for batch, _ in self._in_hand.values()]
+        return [batch for batch, _, _ in self._in_hand.values()]
 
     def open(self) -> None:
         """Connect, wait for a worker, and ask all workers whether they are fit.
@@ -138,7 +138,7 @@ class Cluster:
             )
         except (OSError, ValueError, TypeError, RuntimeError) as error:
             raise self._unreachable(error) from error
-        self._check_scheduler()
+        self._check_versions(f"scheduler {self.address}", self._ask(self._client._run_on_scheduler, versions))
         self._none_since = 0.0
         self._look()
         while not self.workers:
@@ -158,7 +158,8 @@ class Cluster:
     def submit(self, batch: Batch) -> None:
         """Hand in a batch."""
         others = [worker for worker in self.workers if worker not in batch.avoid] if batch.avoid else []
-        self._hand_in(batch, classify_batch, batch.tracks, workers=others or None, allow_other_workers=bool(others))
+        # allow_other_workers would let one of those to avoid steal it, for it is idle: it fails at once.
+        self._hand_in(batch, others, classify_batch, batch.tracks)
 
     def next(self, timeout_s: float) -> Done | None:
         """Return what became of a batch; None if nothing came back in that time.
@@ -172,19 +173,17 @@ class Cluster:
             future = self._ended.get(timeout=timeout_s)
         except queue.Empty:
             return None
-        batch, _ = self._in_hand.pop(future.key, (None, None))
-        if batch is None:
-            return None
-        return self._outcome(batch, future)
+        found = self._in_hand.pop(future.key, None)
+        return self._outcome(found[0], future) if found else None
 
-    def _hand_in(self, batch: Batch, function: Callable[..., Answer], *args: object, **options: object) -> None:
+    def _hand_in(self, batch: Batch, only: list[str], function: Callable[..., Answer], *args: object) -> None:
         assert self._client is not None
         ended = self._ended
         try:
-            future = self._client.submit(function, self._order, *args, pure=False, **options)
+            future = self._client.submit(function, self._order, *args, pure=False, workers=only or None)
         except Exception as error:  # a client that is closing raises what it likes
             raise LostError from error
-        self._in_hand[future.key] = (batch, future)
+        self._in_hand[future.key] = (batch, future, only)
         future.add_done_callback(ended.put)
 
     def _outcome(self, batch: Batch, future: Future) -> Done:
@@ -221,6 +220,11 @@ class Cluster:
             self.workers = dict(self._client.sync(self._client.scheduler.ncores, callback_timeout=ANSWER_S))
         except Exception as error:  # timed out, disconnected, closed
             raise LostError from error
+        for _, future, only in self._in_hand.values():
+            if only and not any(worker in self.workers for worker in only):
+                # Nobody is left who may take it; what is cancelled comes back and is handed in anew.
+                with contextlib.suppress(Exception):
+                    future.cancel()
         if self.workers:
             self._none_since = 0.0
         elif not self._none_since:
@@ -255,28 +259,39 @@ class Cluster:
                 self.address, f"is a Dask {str(found.get('type')).lower()}", "give the address of the scheduler"
             )
 
-    def _check_scheduler(self) -> None:
+    def _check_versions(self, who: str, found: object) -> None:
+        if isinstance(found, BaseException):
+            raise self._package_missing(who, found)
+        if isinstance(found, tuple):
+            for what, there, here in zip(("genre-edge", "distributed"), found, versions(), strict=True):
+                if there != here:
+                    raise GenreError(who, f"{what} is {there} there and {here} here", f"install {here} there")
+
+    def _ask(self, function: Callable[..., object], *args: object, **options: object) -> object:
+        """Call something of Dask's client, which knows no bound of time itself; return an error as a value."""
         assert self._client is not None
         try:
-            found = self._client.run_on_scheduler(_versions)
+            return self._client.sync(function, *args, callback_timeout=ANSWER_S, **options)
         except Exception as error:
-            raise self._package_missing(f"scheduler {self.address}", error) from error
-        for what, there, here in zip(("genre-edge", "distributed"), found, _versions(), strict=True):
-            if there != here:
-                raise GenreError(
-                    f"scheduler {self.address}", f"{what} is {there} there and {here} here", f"install {here} there"
-                )
+            return error
 
     def _check_workers(self) -> None:
-        """Ask every worker that answers; one that is busy or comes later is asked with its first batch."""
+        """Ask every worker that answers; one that is busy or comes later is asked with its first batch.
+
+        Versions first, and apart from all work: a worker without the package dies of the first task it is sent.
+        """
+        assert self._client is not None
+        found = self._ask(self._client._run, versions, on_error="return")
+        for worker, answer in found.items() if isinstance(found, dict) else ():
+            self._check_versions(f"worker {worker}", answer)
         for worker in self.workers:
-            self._hand_in(Batch((), only=worker), check, workers=[worker])
+            self._hand_in(Batch((), only=worker), [worker], check)
         asked_until = time.monotonic() + ANSWER_S
         while self._in_hand and time.monotonic() < asked_until:
             done = self.next(0.2)
             if done is not None and done.answer is not None:
                 refuse_unfit(done.answer)
-        for _, future in self._in_hand.values():
+        for _, future, _ in self._in_hand.values():
             with contextlib.suppress(Exception):
                 future.cancel()
         self._in_hand.clear()
@@ -297,10 +312,6 @@ class Cluster:
             self.address, f"no Dask scheduler answers there ({said})"[:300],
             "start one with 'dask scheduler', or mend the address",
         )  # fmt: skip
-
-
-def _versions() -> tuple[str, str]:
-    return product_version(), distributed.__version__
 
 
 def refuse_unfit(answer: Answer) -> None:

@@ -154,6 +154,10 @@ class Results:
         except OSError as error:
             raise self._unwritable(error) from error
 
+    def rows(self) -> int:
+        """Count the rows on the disk; true also where a write was interrupted."""
+        return sum(pq.read_metadata(path).num_rows for path in self.folder.glob("part-*.parquet"))
+
     def finish(self) -> None:
         """Leave one row a file, in few parts, and say that it is complete.
 

@@ -31,6 +31,8 @@ from services.lifecycle import product_version
 MOST_IN_FLIGHT = 2_000
 TRIES = 3
 """Of a batch that came back without an answer, and of a file on different workers that could not open it."""
+VERDICTS = 2
+"""So often Dask must say of a file alone that its workers died."""
 DOUBTFUL_BATCHES = 3
 """So many first batches of which no file could be opened mean that the workers don't have the library."""
 STALLED_S = 600.0
@@ -98,7 +100,7 @@ def classify_all(
                 run.go(engine, shared=cluster is not None)
             results.finish()
         except KeyboardInterrupt:
-            progress.say(f"stopped; {results.files} files are in {out}, the same command goes on from there")
+            progress.say(f"stopped; {results.rows()} files are in {out}, the same command goes on from there")
             raise
         return Summary(results.files, results.errors, run.written, feed.listed, time.monotonic() - began)
 
@@ -125,8 +127,9 @@ def _terminated_like_interrupted() -> Iterator[None]:
 class _Run:
     """The rules.
 
-    - A worker dies: the scheduler gives its batch to another. A batch that killed several is split, to find the file;
-      a file that killed several alone is an error.
+    - A worker dies: the scheduler gives its batch to another. A batch whose workers died several times is split, to
+      find the file. Of the files of such batches one is on its way at a time: Dask blames all that a dead worker had
+      before it. A file whose workers died then, too, and once more, is an error.
     - A worker can't open a file that the client sees: another worker tries. If no file of the first batches can be
       opened, the workers don't have the library, and the run ends before that is written down a million times.
     - The scheduler is lost: wait for it, hand in again what was in flight.
@@ -138,6 +141,9 @@ class _Run:
         self.written = 0
         self._results, self._feed, self._progress = results, feed, progress
         self._doubtful: list[Answer] | None = []
+        self._blind: set[str] = set()
+        self._suspects: deque[Batch] = deque()
+        self._suspect: Batch | None = None
         self._shared = False
 
     def go(self, engine: Cluster, shared: bool) -> None:
@@ -154,7 +160,7 @@ class _Run:
         while True:
             try:
                 self._fill(engine)
-                if not engine.flying and not self.waiting and self._feed.ended:
+                if not engine.flying and not self.waiting and not self._suspects and self._feed.ended:
                     break
                 done = engine.next(0.2)
             except LostError:
@@ -176,7 +182,9 @@ class _Run:
     def _fill(self, engine: Cluster) -> None:
         most = min(MOST_IN_FLIGHT, 2 * max(1, engine.threads))
         while engine.flying < most:
-            if self.waiting:
+            if self._suspect is None and self._suspects:
+                batch = self._suspect = self._suspects.popleft()
+            elif self.waiting:
                 batch = self.waiting.popleft()
             elif found := self._feed.next():
                 batch = Batch(found)
@@ -191,6 +199,7 @@ class _Run:
     def _regain(self, engine: Cluster) -> None:
         """Wait for the scheduler to come back; what was in flight goes first."""
         self.waiting.extendleft(reversed([batch for batch in engine.in_hand if batch.tracks]))
+        self._suspect = None
         self._progress.say(f"{engine.address} is lost; waiting for it")
         try:
             engine.open()
@@ -202,13 +211,17 @@ class _Run:
 
     def _settle(self, done: Done, engine: Cluster) -> None:
         batch = done.batch
+        if batch is self._suspect:
+            self._suspect = None
         if done.answer is not None:
             refuse_unfit(done.answer)
             self._take(batch, done.answer, engine)
         elif done.lost:
             self.waiting.appendleft(batch)
         elif len(batch.tracks) > 1 and (done.killed or batch.tries + 1 >= TRIES):
-            self.waiting.extendleft(Batch((track,)) for track in reversed(batch.tracks))
+            self._suspects.extend(Batch((track,)) for track in batch.tracks)
+        elif done.killed and batch.tries + 1 < VERDICTS:
+            self._suspects.append(Batch(batch.tracks, batch.tries + 1))
         elif not done.killed and batch.tries + 1 < TRIES:
             self.waiting.appendleft(Batch(batch.tracks, batch.tries + 1))
         else:
@@ -221,6 +234,9 @@ class _Run:
         if self._shared and batch.tries + 1 < TRIES and set(engine.workers) - avoid:
             again = tuple(row.track for row in answer.rows if row.unopened and row.track.seen)
         if again:
+            if answer.worker not in self._blind:
+                self._blind.add(answer.worker)
+                self._progress.say(f"worker {answer.worker} can't open {again[0].path}; others try that and the like")
             self.waiting.appendleft(Batch(again, batch.tries + 1, avoid))
         kept = tuple(row for row in answer.rows if row.track not in again)
         if not kept:

@@ -116,6 +116,15 @@ _own = threading.local()
 """A pipeline a thread, for one can't be shared; kept from batch to batch."""
 
 
+def versions() -> tuple[str, str]:
+    """Return the versions of genre-edge and of Dask here."""
+    import distributed
+
+    from services.lifecycle import product_version
+
+    return product_version(), str(distributed.__version__)
+
+
 def check(order: Order) -> Answer:
     """Load the model and tell whether this worker may take part."""
     return classify_batch(order, ())
@@ -174,12 +183,10 @@ def _pipeline(order: Order) -> Pipeline:
 
 
 def _load(order: Order) -> Pipeline:
-    import distributed
-
-    from services.lifecycle import product_version
-
-    _same("genre-edge", order.program, product_version(), f"install genre-edge[catalogue] {order.program} there")
-    _same("distributed", order.distributed, distributed.__version__, f"install distributed {order.distributed} there")
+    for what, wanted, found in zip(
+        ("genre-edge", "distributed"), (order.program, order.distributed), versions(), strict=True
+    ):
+        _same(what, wanted, found, f"install {wanted} there")
     from services.classify.pipeline import Pipeline
 
     models_dir = Path(order.models_dir)
