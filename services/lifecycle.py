@@ -101,6 +101,12 @@ class Life:
         )
         return Message(self.topics.status(self.service, self.instance), status.to_json(), retain=True)
 
+    def tell(self, details: dict[str, str]) -> None:
+        """Say something else of this service from now on, in its status message."""
+        self._details = details
+        if self.bus is not None and self.bus.connected:
+            self._announce()
+
     def _announce(self) -> None:
         assert self.bus is not None
         if self._writes:

@@ -26,6 +26,8 @@ def session(path: Path, threads: int = 1) -> onnxruntime.InferenceSession:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    # Its arena keeps what the largest layer once needed: 15 to 30 MiB a replica, and no faster (measured).
+    options.enable_cpu_mem_arena = options.enable_mem_pattern = False
     # Idle threads that spin take CPU time from the next stream.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:

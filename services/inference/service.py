@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
-from typing import Protocol
 
 import click
 import numpy as np
@@ -17,37 +16,11 @@ from numpy.typing import NDArray
 
 from services import logs, settings
 from services.contract import SAMPLE_RATE, WINDOW, Ack, ContractError, MelTensor, Message, Result, TensorStretch, utc
-from services.inference.card import Card, load_card
+from services.inference.card import Card
+from services.inference.served import Served
 from services.inference.verdict import judge
 from services.lifecycle import Life, serve_metrics
 from services.worker import Work, Worker
-
-TRITON_START_S = 60.0
-
-
-class Backend(Protocol):
-    """An engine that answers for one model."""
-
-    def scores(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return calibrated probabilities, float32 [windows, labels], of features [windows, frames, bands]."""
-        ...
-
-
-def backend_of(config: settings.Inference, card: Card) -> Backend:
-    """Return the configured engine, proven to answer.
-
-    Raises:
-        GenreError: naming the engine, what is wrong and what to do.
-    """
-    if config.backend == "triton":
-        from services.inference.triton_backend import TritonBackend
-
-        remote = TritonBackend(card, config.triton_url, config.deadline_s)
-        remote.wait_ready(TRITON_START_S)
-        return remote
-    from services.inference.onnx_backend import OnnxBackend
-
-    return OnnxBackend(card, config.threads)
 
 
 class InferenceService:
@@ -55,23 +28,32 @@ class InferenceService:
 
     def __init__(self, config: settings.Settings, instance: str) -> None:
         self._config = config
-        self._card = load_card(config.inference.models_dir, config.inference.model)
-        self._digest = self._card.recipe.digest
-        details = {
-            "model": self._card.name,
-            "model_version": self._card.version,
-            "backend": config.inference.backend,
-            "recipe": self._card.recipe.id,
-            # What a reader needs to judge 30 s of windows as services/inference/verdict.py does, without the card.
-            "window_correlation": f"{self._card.window_correlation:g}",
-            "unsure_below": f"{self._card.unsure_below:g}",
-        }
-        self._backend = backend_of(config.inference, self._card)
+        self._served = Served(config.inference)
+        card = self._served.card
+        self._digest = card.recipe.digest  # the same in every version that is taken without a restart
         self._in_process = threading.Lock() if config.inference.backend == "onnx" else None
-        self._life = Life("inference", instance, config.broker.root, config.broker, details)
+        self._life = Life("inference", instance, config.broker.root, config.broker, self._details())
         self._bus = self._life.connect(durable=True, receive_maximum=config.worker.receive_maximum)
-        share = f"$share/inference-{self._card.name}/{self._life.topics.mel(self._card.recipe.id, '+')}"
+        share = f"$share/inference-{card.name}/{self._life.topics.mel(card.recipe.id, '+')}"
         self._worker = Worker(self._life, self._bus, config.worker, share, self.process)
+
+    def _details(self) -> dict[str, str]:
+        """Return what the status says of this replica."""
+        card = self._served.card
+        return {
+            "model": card.name,
+            "model_version": card.version,
+            "backend": self._config.inference.backend,
+            "recipe": card.recipe.id,
+            # What a reader needs to judge 30 s of windows as services/inference/verdict.py does, without the card.
+            "window_correlation": f"{card.window_correlation:g}",
+            "unsure_below": f"{card.unsure_below:g}",
+        }
+
+    def refresh(self) -> None:
+        """Take another version of the model, if its folder holds one now, and say so in the status."""
+        if self._served.refresh():
+            self._life.tell(self._details())
 
     def process(self, message: Message) -> Work:
         """Turn one tensor message into one result a window, and the ack that follows them.
@@ -82,31 +64,37 @@ class InferenceService:
         """
         tensor = MelTensor.from_message(message)
         stretch = tensor.stretch
-        recipe = self._card.recipe
+        card, backend = self._served.now
+        recipe = card.recipe
         if (stretch.recipe, stretch.recipe_digest) != (recipe.id, self._digest):
             raise ContractError(
-                f"made by recipe {stretch.recipe}@{stretch.recipe_digest}, but model {self._card.name} needs "
+                f"made by recipe {stretch.recipe}@{stretch.recipe_digest}, but model {card.name} needs "
                 f"{recipe.id}@{self._digest}: featurizer and inference must serve the same model"
             )
         if tensor.features.shape[1:] != recipe.shape:
             raise ContractError(f"a tensor of {tensor.features.shape[1:]} is not {recipe.shape} as its recipe says")
         if self._in_process is not None:
             with self._in_process:  # one thread a process: more cores are more replicas
-                scores = self._backend.scores(tensor.features)
+                scores = backend.scores(tensor.features)
         else:
-            scores = self._backend.scores(tensor.features)
+            scores = backend.scores(tensor.features)
         if not np.isfinite(scores).all():
-            raise ContractError(f"model {self._card.name} answered with values that are not finite")
+            raise ContractError(f"model {card.name} answered with values that are not finite")
         results = [
-            Message(self._life.topics.results, self._result(stretch, i, scores[i], tensor.levels_dbfs[i]).to_json(),
-                    content_type="application/json")
+            Message(
+                self._life.topics.results,
+                self._result(card, stretch, i, scores[i], tensor.levels_dbfs[i]).to_json(),
+                content_type="application/json",
+            )
             for i in range(stretch.windows)
-        ]  # fmt: skip
+        ]
         acks = [Ack(stretch.chunk, "done").to_message(tensor.reply_to)]
         return Work(results, acks, needs_reader=self._config.inference.wait_for_reader)
 
-    def _result(self, stretch: TensorStretch, index: int, scores: NDArray[np.float32], level_dbfs: float) -> Result:
-        card, now = self._card, time.time()
+    def _result(
+        self, card: Card, stretch: TensorStretch, index: int, scores: NDArray[np.float32], level_dbfs: float
+    ) -> Result:
+        now = time.time()
         first = stretch.first_samples()[index]
         judged = judge(scores, level_dbfs, card)
         return Result(
@@ -136,7 +124,7 @@ class InferenceService:
             serve_metrics(self._config.metrics)
             self._worker.start()
             self._bus.start()
-            self._life.run(self._worker.healthy, self._worker.drain)
+            self._life.run(self._worker.healthy, self._worker.drain, self.refresh)
 
 
 @click.command()

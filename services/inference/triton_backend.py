@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 RELOAD_PAUSE_S = 5.0
 RELOAD_TIMEOUT_S = 10.0
+LOAD_TIMEOUT_S = 30.0
+"""For a model that is exchanged while the old one answers: nobody waits."""
 HANGS_S = 15.0
 """A model process that answers nothing for so long, while Triton itself does, is taken for hung."""
 _TRANSIENT = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED", "CANCELLED")
@@ -122,6 +124,18 @@ class TritonBackend:
         if "INVALID_ARGUMENT" in status:
             return ContractError(f"Triton: {text}"[:300])
         return Unavailable(f"Triton at {self._url}: {status} {text}"[:200])
+
+    def load(self) -> None:
+        """Have Triton load the model's files anew; it answers with the old ones until it has.
+
+        Raises:
+            GenreError: Triton refuses the new files, or is not there.
+        """
+        try:
+            self._client.load_model(self._card.name, client_timeout=LOAD_TIMEOUT_S)
+        except InferenceServerException as error:
+            reason = f"does not load version {self._card.version} of {self._card.name} ({error.message()})"
+            raise GenreError(f"Triton at {self._url}", reason[:400], "see Triton's log") from error
 
     def _reload(self, reason: str) -> None:
         """Unload and load the model, at most once in a while whoever asks; load alone is a no-op for a dead process."""
