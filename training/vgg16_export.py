@@ -139,7 +139,8 @@ def write(found: Reproduced, models: Path, version: str, calibration: int, targe
     whole = vgg16_onnx.float_model(found.weights, temperature)
     chosen = np.random.default_rng(0).permutation(found.train)[:calibration]
     small = vgg16_onnx.int8_model(whole, np.asarray(found.features[np.sort(chosen)]))
-    scores = {"fp32": vgg16_onnx.scores(whole, heard, 2), "int8": vgg16_onnx.scores(small, heard, 2)}
+    calibrated = metrics.softmax(np.log(np.maximum(plain, 1e-9)) / temperature)
+    scores = {"fp32": calibrated, "int8": vgg16_onnx.scores(small, heard, 2)}
     agreement = vgg16_onnx.agreement(scores["fp32"], scores["int8"])
     if agreement < LEAST_AGREEMENT:
         reason = f"int8 gives another genre than float32 in {1 - agreement:.2%} of {len(valid)} windows"
@@ -174,6 +175,7 @@ def write(found: Reproduced, models: Path, version: str, calibration: int, targe
         "recipe_digest": recipe.digest,
         "max_batch": 8,
         "precision": "int8 static QDQ",
+        "gpu_precision": "fp32",
         "parameters": settings["parameters"],
         "opset": vgg16_onnx.OPSET,
         "temperature": temperature,
@@ -183,7 +185,7 @@ def write(found: Reproduced, models: Path, version: str, calibration: int, targe
             "data": f"{artist['n_train_windows']} windows of 66,000 samples; {artist['protocol']}",
             "method": f"the last {settings['train_blocks']} of 5 blocks and the head, {len(artist['history'])} epochs, "
             + ", ".join(f"{name} {settings[name]}" for name in ("learning_rate", "decay", "momentum", "batch", "seed")),
-            "int8": f"MinMax of {len(chosen)} training windows, per-channel weights, first and last layers float",
+            "int8": f"MinMax of {len(chosen)} training windows, 7-bit weights by channel, first and last layers float",
             "time": f"{artist['seconds']:.0f} s",
         },
         "evaluations": evaluations,

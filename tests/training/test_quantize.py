@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from services.errors import GenreError
+from services.inference.card import load_card, model_names
 from training.musicnn import BANDS, FRAMES, Trunk
 from training.onnx_graph import Graph
 from training.quantize import int8_front, scores
 
+MODELS = Path(__file__).resolve().parents[2] / "models"
 NORMALISED = (1, 204, 204, 51, 51, 51, 64, 64, 64, 1506, 200)
 
 
@@ -52,6 +56,22 @@ def test_int8_scores_stay_close_to_float() -> None:
     before, after = (scores(each.SerializeToString(), windows[4:]) for each in (model, small))
     assert np.abs(before - after).max() < 0.002
     assert sum(node.op_type == "QuantizeLinear" for node in small.graph.node) == 5
+    assert_no_overflow(small)
+
+
+def assert_no_overflow(model: Any) -> None:
+    """Two products of an int8 weight and a uint8 value must fit 16 bits, where x86 without VNNI adds them."""
+    whole = [onnx.numpy_helper.to_array(t) for t in model.graph.initializer if t.data_type == onnx.TensorProto.INT8]
+    kernels = [kernel.astype(int) for kernel in whole if kernel.ndim == 4]
+    assert kernels and 2 * 255 * max(int(np.abs(kernel).max()) for kernel in kernels) < 2**15
+
+
+@pytest.mark.parametrize("name", model_names(MODELS))
+def test_no_shipped_int8_model_overflows_on_an_older_processor(name: str) -> None:
+    card = load_card(MODELS, name)
+    if "int8" not in card.precision:
+        pytest.skip(f"{name} is {card.precision}")
+    assert_no_overflow(onnx.load(card.path()))
 
 
 def test_a_network_without_pooled_convolutions_is_refused() -> None:
