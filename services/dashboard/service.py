@@ -23,6 +23,7 @@ from services.dashboard.history import History
 from services.dashboard.metrics import Metrics
 from services.dashboard.pulse import Pulse
 from services.dashboard.reader import read, read_fleet
+from services.dashboard.shown import MOST_EVENTS
 from services.dashboard.spectrogram import Spectrograms
 from services.dashboard.web import House, app
 from services.errors import GenreError, UsageError
@@ -96,6 +97,7 @@ class DashboardService:
         listening = self._listen()
         with self._life.signals():
             self._follow()
+            self._board.recall(self._history.latest(MOST_EVENTS))
             if self._config.dashboard.fleet:
                 read_fleet(self._bus, self._config.broker.root, self._board, self._metrics.count)
             else:

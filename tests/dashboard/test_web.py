@@ -15,6 +15,7 @@ from services.broker_command import broker as broker_command
 from services.broker_command import set_up
 from services.bus import Bus
 from services.contract import SAMPLE_RATE, WINDOW, MelTensor, Message, PcmChunk, Stretch, Topics
+from services.dashboard.history import History
 from services.settings import Broker
 from tests.broker.mosquitto import PROGRAM, Mosquitto, free_port, stay_this_user, wait_for
 from tests.dashboard.conftest import OURS, PASSWORD, Running
@@ -184,6 +185,19 @@ def tensor(topics: Topics, stream: str) -> Message:
     chunk = PcmChunk(stretch, np.zeros(WINDOW + 33_000, np.int16), topics.acks("f"))
     features = np.random.default_rng(1).random((2, 187, 96)).astype(np.float32)
     return MelTensor.of(chunk, features, (-20.0, -20.0), "musicnn", "0123456789abcdef").to_message(topics)
+
+
+def test_what_happened_before_a_restart_is_still_shown(broker: Broker, start_dashboard: Callable[..., Running]) -> None:
+    def prepare(folder: Path) -> None:
+        history = History(folder / "state" / "history.db", 30, 512)
+        history.write([], [(time.time() - 60, event("radio1", "error", reason="it was gone"))])
+        history.close()
+
+    dashboard = start_dashboard(broker, ("radio1",), prepare)
+    assert [each["reason"] for each in dashboard.board()["events"]] == ["it was gone"]
+    assert dashboard.state("radio1") == "waiting"  # of now it says nothing
+    dashboard.send(event("radio1", "gap", seconds=1.0))
+    wait_for(lambda: [each["kind"] for each in dashboard.board()["events"]] == ["error", "gap"], "both, in their order")
 
 
 def test_the_spectrogram_is_a_png_and_only_read_while_someone_looks(dashboard: Running) -> None:

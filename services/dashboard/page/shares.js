@@ -21,7 +21,8 @@ export async function load() {
   const all = {};
   for (const slice of slices) for (const [genre, seconds] of Object.entries(slice)) all[genre] = (all[genre] ?? 0) + seconds;
   const total = sum(all);
-  const every = Math.ceil(slices.length / (by === "hour" ? 8 : 7));
+  chart.hidden = !total;
+  const every = Math.ceil(slices.length / Math.max(2, Math.floor(chart.clientWidth / 75)));
   chart.replaceChildren(...slices.map((slice, index) => column(slice, label(index), (slices.length - 1 - index) % every === 0)));
   totals.replaceChildren(...ranked(all).slice(0, 6).map(([genre, seconds]) => el("li", {}, swatch(genre || null), `${named(genre)} ${percent(seconds / total)}`)));
   say(note, total ? `of the last ${by === "hour" ? "24 hours" : "14 days"}, by time` : "Nothing heard yet: columns grow here as streams play.");
