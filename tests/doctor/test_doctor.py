@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -13,11 +14,11 @@ from click.testing import CliRunner
 
 from services.broker_command import set_up
 from services.broker_config import local_config
-from services.doctor import broker, hls, machine
+from services.doctor import broker, engine, hls, machine
 from services.doctor.command import diagnose, doctor
 from services.doctor.stages import Concern, Finding, Part, examine
 from services.errors import GenreError
-from services.settings import Broker, Hls, Stream
+from services.settings import Broker, Hls, Inference, Stream
 from tests.broker.mosquitto import PROGRAM, Mosquitto, free_port, stay_this_user
 
 
@@ -190,3 +191,62 @@ def test_the_command_says_where_it_stopped_and_fails(tmp_path: Path) -> None:
 def test_threads_of_the_doctor_end(lan: Broker) -> None:
     states(broker.part(lan))
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("paho")]
+
+
+def test_a_user_who_may_write_but_not_read_stops_at_the_round_trip(
+    tmp_path: Path, mosquitto: Callable[[Path, int], Mosquitto]
+) -> None:
+    port = free_port()
+    (tmp_path / "acl").write_text("topic write genre/doctor/anonymous\n")
+    (tmp_path / "m.conf").write_text(f"{local_config(port, tmp_path)}acl_file {tmp_path / 'acl'}\n")
+    stay_this_user(tmp_path / "m.conf")
+    mosquitto(tmp_path / "m.conf", port)
+    found = stop_of(broker.part(Broker(port=port)))
+    assert (found.stage, "did not come back" in found.text) == ("round trip", True)
+
+
+def test_a_broker_that_takes_small_packets_only_stops_at_mqtt(
+    tmp_path: Path, mosquitto: Callable[[Path, int], Mosquitto]
+) -> None:
+    port = free_port()
+    text = local_config(port, tmp_path).replace("max_packet_size 2000000", "max_packet_size 100000")
+    (tmp_path / "m.conf").write_text(text)
+    mosquitto(tmp_path / "m.conf", port)
+    found = stop_of(broker.part(Broker(port=port)))
+    assert (found.stage, "max_packet_size 2000000" in found.remedy) == ("MQTT", True)
+
+
+def test_segments_that_are_no_audio_stop_at_the_stream_and_say_why(tmp_path: Path) -> None:
+    from services.origin.serve import Origin
+
+    names = [f"{number}.ts" for number in range(4)]
+    listed = "".join(f"#EXTINF:2,\n{name}\n" for name in names)
+    (tmp_path / "x.m3u8").write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n{listed}#EXT-X-ENDLIST\n")
+    for name in names:
+        (tmp_path / name).write_text("no media at all")
+    with Origin(tmp_path) as origin:
+        found = stop_of(hls.part(Stream(name="r", url=f"{origin.url}/x.m3u8"), Hls()))
+    assert (found.stage, "no audio" in found.text, bool(found.remedy)) == ("fetch and decode", True, True)
+
+
+def test_a_triton_that_is_not_there_stops_at_triton_and_one_that_is_none_at_the_shapes() -> None:
+    url = f"127.0.0.1:{free_port()}"
+    found = stop_of(engine.part(Inference(backend="triton", triton_url=url)))
+    assert (found.stage, "inference.backend to 'onnx'" in found.remedy) == ("Triton", True)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"127.0.0.1:{silent.getsockname()[1]}"
+        found = stop_of(engine.part(Inference(backend="triton", triton_url=url)))
+    assert (found.stage, "does not answer" in found.text) == ("model shapes", True)
+
+
+def test_a_damaged_model_stops_at_card_and_files(tmp_path: Path) -> None:
+    shutil.copytree(Path("models/musicnn"), tmp_path / "musicnn", ignore=shutil.ignore_patterns("__pycache__"))
+    with (tmp_path / "musicnn/1/model.onnx").open("r+b") as file:
+        file.seek(1000)
+        file.write(b"damaged")
+    found = stop_of(engine.part(Inference(backend="onnx", models_dir=tmp_path)))
+    assert (found.stage, "musicnn" in found.text) == ("card and files", True)
+
+
+def test_a_model_that_is_right_answers_with_its_shape() -> None:
+    assert states(engine.part(Inference(backend="onnx"))) == {"card and files": "ok", "model shapes": "ok"}
