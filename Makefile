@@ -64,8 +64,14 @@ endif
 test: .venv/dev.stamp .venv-triton/stamp lint ## Set up and run the tests
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -q $(ARGS)
 
-test-deploy: .venv/dev.stamp ## Boot a real systemd with the package (root, debootstrap, systemd-container)
-	@GENRE_TEST_DEPLOY=1 $(PY) -m pytest -q -x --timeout 900 tests/deploy $(ARGS)
+# In namespaces of its own: whatever happens, its mounts, processes and networks are gone when it ends.
+DEPLOY_PROGRAMS := debootstrap mmdebstrap qemu-system-x86_64 qemu-aarch64-static systemd-nspawn lintian nginx ip
+test-deploy: .venv/dev.stamp .venv-triton/stamp ## Boot real systems with the package (root; about 20 minutes)
+	@for program in $(DEPLOY_PROGRAMS); do command -v $$program >/dev/null || { echo "test-deploy: needs $$program:" \
+		"apt install debootstrap mmdebstrap qemu-system-x86 qemu-user-static systemd-container lintian nginx iproute2"; \
+		exit 1; }; done
+	@GENRE_TEST_DEPLOY=1 unshare --mount --pid --fork --mount-proc --kill-child \
+		$(PY) -m pytest -v -s --timeout 900 tests/deploy $(ARGS)
 	@$(PY) deploy/locks.py check
 
 # promtool alone is taken out of its package: the package itself would start a server on this machine.
@@ -117,4 +123,4 @@ lock: ## Renew every lock file (needs uv)
 clean: ## Remove environments and caches
 	@rm -rf .venv .venv-triton .mypy_cache .ruff_cache .pytest_cache demo-music
 
-.PHONY: help setup catalogue demo test test-web lint chaos fuzz fuzz-messages test-hosts soak contract configuration lock clean
+.PHONY: help setup catalogue demo test test-deploy test-web lint chaos fuzz fuzz-messages test-hosts soak contract configuration lock clean
