@@ -45,7 +45,15 @@ def test_every_shipped_model_is_what_its_card_says(name: str) -> None:
 
 
 def test_the_shipped_models_stay_small() -> None:
-    assert sum(path.stat().st_size for path in MODELS.rglob("*") if path.suffix in (".onnx", ".tflite")) < 40e6
+    listed = {
+        card.path(file.path)
+        for card in (load_card(MODELS, name) for name in model_names(MODELS))
+        for file in card.files
+    }
+    large = {path for path in MODELS.rglob("*") if path.suffix in (".onnx", ".tflite", ".plan")}
+    # Not tracked: VGG16's float form, which 'genre train export-vgg16' leaves beside the int8 one.
+    assert large - listed <= {MODELS / "vgg16" / "fp32.onnx"}
+    assert sum(path.stat().st_size for path in listed) < 40e6
 
 
 @pytest.mark.parametrize("name", ["nosuch", "", "..", "../models/musicnn", "a/b", "x" * 100])
