@@ -50,6 +50,7 @@ UNSURE_BELOW = 0.4
 @click.option("--models", type=click.Path(path_type=Path), default=Path("models"), show_default=True)
 @click.option("--version", "model_version", default="1", show_default=True, help="Version written into the card.")
 @click.option("--target", type=click.Choice(triton_config.TARGETS), default="cpu", show_default=True)
+@click.option("--litert", is_flag=True, help="Add the LiteRT form (float32) of a model that is there.")
 @click.option("--evaluation", type=click.Path(path_type=Path), help="Add a report of 'genre train evaluate --json'.")
 @click.option("--protocol", default="", help="Which clips that report is about, and how they were kept apart.")
 def export(
@@ -59,6 +60,7 @@ def export(
     models: Path,
     model_version: str,
     target: str,
+    litert: bool,
     evaluation: Path | None,
     protocol: str,
 ) -> None:
@@ -67,15 +69,22 @@ def export(
     \b
     Example: genre train export --head results/head.npz --wheel musicnn-0.1.0-py3-none-any.whl
     Example: genre train export --name musicnn --target jetson-onnxruntime
+    Example: genre train export --name musicnn --litert
     Example: genre train export --evaluation report.json --protocol "106 clips of the validation list"
     """
     if bool(evaluation) != bool(protocol) or (evaluation and head):
         raise UsageError("train export", "--evaluation needs --protocol and no --head", "add it to a finished model")
+    if litert and (head or evaluation):
+        raise UsageError("train export", "--litert goes alone with --name and --target", "export the model first")
     if (head is None) != (wheel is None):
         raise UsageError(
             "train export", "--head and --wheel belong together", "give both, or neither to change the target"
         )
-    if head is None or wheel is None:
+    if litert:
+        from training.litert import add
+
+        card = add(load_card(models, name), target)
+    elif head is None or wheel is None:
         card = load_card(models, name)
         added = [_evaluation(card, evaluation, protocol)] if evaluation else []
         card = folder.rewrite(card, target, evaluations=[*card.evaluations, *added])
