@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from benchmarks.accounting import peak_memory_mib, usage
 from benchmarks.namespaces import Hosts
 from benchmarks.report import Report
-from services.classify.catalogue.results import SUCCESS
+from services.classify.catalogue.results import SUCCESS, Results
 from services.errors import GenreError
 from services.origin.demo_music import render
 
@@ -73,6 +73,8 @@ def clips(folder: Path, count: int) -> Path:
 @contextmanager
 def share(name: str, of_a_core: float) -> Iterator[list[str]]:
     """Make a control group with a CPU quota; yields what to put before a command that is to live in it.
+
+    It goes before `ip netns exec`, too, which hides the control groups behind a /sys of its own.
 
     Raises:
         GenreError: not allowed here.
@@ -140,7 +142,7 @@ class Field:
         for index in range(count):
             group = stack.enter_context(share(f"w{index}", of_a_core))
             command = [
-                *hosts.prefix(f"w{index}"), *group, *DASK, "distributed.cli.dask_worker", self.address,
+                *group, *hosts.prefix(f"w{index}"), *DASK, "distributed.cli.dask_worker", self.address,
                 "--nthreads", "1", "--no-dashboard", "--local-directory", str(folder / f"w{index}"),
             ]  # fmt: skip
             self.nannies.append(stack.enter_context(program(command, folder / f"w{index}.log")))
@@ -192,7 +194,7 @@ def workers(most: int, of_a_core: float, files: int, model: str, out: Path) -> N
     for count in range(1, most + 1):
         with ExitStack() as stack:
             field = Field(stack, folder, count, of_a_core)
-            warm, library = clips(folder, 2 * count), folder / f"library-{count * files}"
+            warm = clips(folder, 2 * count)
             results = folder / "results.parquet"
             shutil.rmtree(results, ignore_errors=True)
             subprocess.run(
@@ -260,6 +262,46 @@ def kills(
     rows = [(count, files, killed, f"{seconds:.0f}", f"{found / seconds:.2f}", found)]
     heads = ("workers", "files", "kills", "seconds", "files/s", "files in the results, each once")
     click.echo(report.table(f"{model}, a worker killed every {every_s:g} s, seed {seed}", heads, rows))
+    click.echo(f"results are in {report.save()}")
+
+
+@catalogue.command()
+@click.option("--files", type=click.IntRange(1_000, 10_000_000), default=200_000, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
+def resume(files: int, out: Path) -> None:
+    """What going on with a large catalogue takes before the first new file: CPU seconds, and memory of the client."""
+    from services.classify.catalogue.run import order_for
+    from services.classify.catalogue.work import Row, Track
+
+    report = Report("catalogue-resume", out, {"files": files})
+    order = order_for(Path("models").resolve(), "musicnn")
+    folder = report.folder / "results.parquet"
+    shutil.rmtree(folder, ignore_errors=True)
+    scores = tuple(1 / len(order.labels) for _ in order.labels)
+    tracks = [Track(f"/music/artist {i // 100}/album {i // 10}/track {i:08}.mp3", i, i) for i in range(files)]
+    with Results(folder, order) as results:
+        for first in range(0, files, 8_192):
+            some = tracks[first : first + 8_192]
+            results.write([Row(track, 30.0, "jazz", 0.5, "music", scores, 19, "Title", "Artist") for track in some])
+        results.finish()
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    before, began = psutil.Process().memory_info().rss, time.process_time()
+    with Results(folder, order) as results:
+        read_s = time.process_time() - began
+        grown = psutil.Process().memory_info().rss - before
+        began = time.process_time()
+        again = sum(results.take(track) for track in tracks)
+        asked_s = time.process_time() - began
+    values = {
+        "read_cpu_s": round(read_s, 2),
+        "asked_cpu_s": round(asked_s, 2),
+        "client_mib": round(grown / 2**20, 1),
+        "bytes_a_file": round(size / files, 1),
+        "parts": len(list(folder.glob("part-*"))),
+        "again": again,
+    }
+    report.values |= values
+    click.echo(report.table(f"going on with {files} files", list(values), [list(values.values())]))
     click.echo(f"results are in {report.save()}")
 
 
