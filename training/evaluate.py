@@ -74,7 +74,8 @@ def of_tags(card: Card, path: Path) -> dict[str, Any]:
     (scores,) = head.run(["scores"], {"tags": data.tags})
     numbers = metrics.measure(scores, data.clip_of, data.clip_labels, card.labels, card.window_correlation)
     # The head is float32 in every export, so what is deployed is what was trained.
-    return _report(card, "tags", numbers, numbers, {"deployed_form": "fp32"})
+    chance = metrics.ece_if_calibrated(scores, data.clip_of, len(data.clips), card.window_correlation)
+    return _report(card, "tags", numbers, numbers, {"deployed_form": "fp32", "clip_ece_if_calibrated": chance})
 
 
 def of_audio(card: Card, audio: Path, index: Path) -> dict[str, Any]:
@@ -124,7 +125,15 @@ def of_audio(card: Card, audio: Path, index: Path) -> dict[str, Any]:
         )
         for form, part in everything.items()
     }
-    extra: dict[str, Any] = {"n_silent": int((~kept).sum()), "skipped": skipped, "deployed_form": card.precision}
+    chance = metrics.ece_if_calibrated(
+        everything["deployed"][kept], np.array(clip_of, np.intp)[kept], len(used), card.window_correlation
+    )
+    extra: dict[str, Any] = {
+        "clip_ece_if_calibrated": chance,
+        "n_silent": int((~kept).sum()),
+        "skipped": skipped,
+        "deployed_form": card.precision,
+    }
     if "fp32" in everything:
         same = everything["deployed"].argmax(axis=1) == everything["fp32"].argmax(axis=1)
         extra["agreement_with_fp32"] = round(float(same.mean()), 4)
@@ -157,6 +166,8 @@ def table(card: Card, report: dict[str, Any]) -> str:
             f"windows {_share(part['window_accuracy'], part['window_interval'])} of {part['n_windows']}, "
             f"ECE {part['ece']:.3f} (clips {part['clip_ece']:.3f})"
         )
+    chance = report["clip_ece_if_calibrated"]
+    lines.append(f"  so few clips would show an ECE of {chance:.3f} if each confidence were true")
     if "agreement_with_fp32" in report:
         lines.append(f"  the same genre as fp32 in {report['agreement_with_fp32']:.2%} of windows")
     return "\n".join([*lines, "", *_confusion(card.labels, report)])

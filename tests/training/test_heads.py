@@ -118,3 +118,12 @@ def test_metrics_of_known_answers() -> None:
     assert metrics.wilson(82, 100) == (0.7333, 0.8830)
     low, high = made.clip_interval
     assert 0 <= low < made.clip_accuracy < high <= 1
+
+
+def test_chance_alone_makes_a_calibration_error_that_shrinks_with_the_number_of_clips() -> None:
+    random = np.random.default_rng(0)
+    scores = metrics.softmax(3 * random.normal(size=(4_000, 10)))
+    few, many = (metrics.ece_if_calibrated(scores[:n], np.arange(n), n, 1.0) for n in (100, 4_000))
+    assert 0.05 < few < 0.15 and many < few / 4
+    labels = np.array([random.choice(10, p=row / row.sum()) for row in scores.astype(float)])
+    assert metrics.expected_calibration_error(scores, labels) == pytest.approx(many, abs=0.01)
