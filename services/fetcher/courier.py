@@ -7,28 +7,23 @@ the ledger (`account.py`). Start at `Courier.send`.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 import time
 from collections import Counter as Tally
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from prometheus_client import Counter, Gauge, Histogram
 
 from services.bus import Bus, Delivery, Receipt
-from services.contract import Ack, ContractError, Dead, Message, PcmChunk, Topics, again, utc
+from services.contract import Ack, ContractError, Message, PcmChunk, Topics, again
 from services.fetcher.chunks import Cut
+from services.fetcher.parcel import Parcel, RetransmissionTimer, dead_letter
 from services.settings import Fetcher
 
 log = logging.getLogger(__name__)
 
-MOST_BACKOFF = 4.0
-"""A chunk that is sent again and again waits up to this many timeouts: few copies queue at a replica that is stuck."""
-SILENT_BROKER_S = 60.0
-"""A PUBACK that takes longer, on a connection that is up, will not come."""
 MOST_REMEMBERED = 1000
 UNHEARD_S = 0.25
 """A chunk that the broker had no featurizer for is offered again this soon, one at a time until one is taken."""
@@ -40,52 +35,6 @@ ACK_SECONDS = Histogram(
     "From a chunk's first send to its ack",
     buckets=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 60),
 )
-
-
-class RetransmissionTimer:
-    """How long to wait for an ack, learned from those that came (RFC 6298, with Karn's rule left to the caller)."""
-
-    def __init__(self, least_s: float, most_s: float) -> None:
-        self._least_s, self._most_s = least_s, most_s
-        self._smoothed: float | None = None
-        self._variation = 0.0
-
-    def learn(self, seconds: float) -> None:
-        """Take in one measured wait."""
-        if self._smoothed is None:
-            self._smoothed, self._variation = seconds, seconds / 2
-        else:
-            self._variation = 0.75 * self._variation + 0.25 * abs(self._smoothed - seconds)
-            self._smoothed = 0.875 * self._smoothed + 0.125 * seconds
-
-    @property
-    def timeout_s(self) -> float:
-        """The wait after which a chunk is overdue."""
-        if self._smoothed is None:
-            return self._least_s
-        return min(max(self._smoothed + 4 * self._variation, self._least_s), self._most_s)
-
-
-@dataclass
-class _Parcel:
-    cut: Cut
-    settle: Callable[[str], None]
-    heard: float
-    first_sent: float
-    last_sent: float
-    attempts: int = 1
-    overtaken: int = 0
-    with_broker: bool = False
-    unheard: bool = False
-    refused: bool = False
-    unsent: bool = False
-    featurized: bool = False
-    acked_at: float = 0.0
-    lost_reason: str = ""
-    chunk: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.chunk = self.cut.stretch.chunk
 
 
 class Courier:
@@ -101,11 +50,11 @@ class Courier:
     ) -> None:
         self._bus, self._topics, self._settings = bus, topics, settings
         self._fetcher, self._reply_to, self._on_lost = fetcher, topics.acks(fetcher), on_lost
-        self._parcels: dict[str, _Parcel] = {}
+        self._parcels: dict[str, Parcel] = {}
         self._per_stream: Tally[str] = Tally()
         self._changed = threading.Condition()
         self._timer = RetransmissionTimer(settings.ack_timeout_s, settings.ack_timeout_max_s)
-        self._confirming: deque[_Parcel] = deque()
+        self._confirming: deque[Parcel] = deque()
         self._syncing = False
         self._generation = 0
         self._sent_again: OrderedDict[str, float] = OrderedDict()
@@ -137,7 +86,7 @@ class Courier:
             stale = self._stale(cut, heard) and not self._has_credit(stream)
             if not stale:
                 now = time.monotonic()
-                parcel = _Parcel(cut, settle, heard, now, now)
+                parcel = Parcel(cut, settle, heard, now, now)
                 self._parcels[parcel.chunk] = parcel
                 self._per_stream[stream] += 1
                 OUTSTANDING.set(len(self._parcels))
@@ -183,7 +132,7 @@ class Courier:
         # By the monotonic clock: the wall clock may be set while we run, and that must lose nothing.
         return cut.live and time.monotonic() - heard > self._settings.max_age_s
 
-    def _publish(self, parcel: _Parcel) -> None:
+    def _publish(self, parcel: Parcel) -> None:
         if not self._bus.connected:
             # It waits here, not in the bus: there it could not be taken back when it grows too old, and over a long
             # outage of the broker the audio of live streams would fill the memory.
@@ -194,7 +143,7 @@ class Courier:
         parcel.with_broker = parcel.unheard = False
         self._bus.publish(chunk.to_message(self._topics), lambda receipt: self._received(parcel, receipt))
 
-    def _received(self, parcel: _Parcel, receipt: Receipt) -> None:
+    def _received(self, parcel: Parcel, receipt: Receipt) -> None:
         """Note the PUBACK. A refusal is a broker's setting to mend: the chunk stays and is tried again."""
         parcel.with_broker = True
         parcel.unheard = not receipt.reached_someone
@@ -276,7 +225,7 @@ class Courier:
 
     def _confirmed(self, until: float) -> None:
         """Settle what was acked up to a time: the broker has lived on since."""
-        ripe: list[_Parcel] = []
+        ripe: list[Parcel] = []
         with self._changed:
             self._syncing = False
             while self._confirming and self._confirming[0].acked_at <= until:
@@ -288,7 +237,7 @@ class Courier:
                 self._on_lost(parcel.cut, "dead", parcel.lost_reason)
             parcel.settle("dead" if parcel.lost_reason else "")
 
-    def _remove(self, parcel: _Parcel) -> None:
+    def _remove(self, parcel: Parcel) -> None:
         del self._parcels[parcel.chunk]
         self._per_stream[parcel.cut.stretch.stream] -= 1
         OUTSTANDING.set(len(self._parcels))
@@ -300,14 +249,11 @@ class Courier:
         """Send again what is overdue, give up what is hopeless or stale; call it a few times a second."""
         self._confirm()
         now, connected = time.monotonic(), self._bus.connected
-        hopeless: list[tuple[_Parcel, str, str]] = []
-        repeat: list[_Parcel] = []
-        unsent: list[_Parcel] = []
+        hopeless: list[tuple[Parcel, str, str]] = []
+        repeat, unsent = list[Parcel](), list[Parcel]()
         with self._changed:
-            timeout_s = self._timer.timeout_s
-            waiting: list[_Parcel] = []
+            timeout_s, waiting = self._timer.timeout_s, list[Parcel]()
             for parcel in self._parcels.values():
-                overdue_s = timeout_s * min(2.0**parcel.overtaken, MOST_BACKOFF)
                 if self._stale(parcel.cut, parcel.heard):
                     hopeless.append((parcel, "stale", f"no result within {self._settings.max_age_s:g} s"))
                 elif not connected:
@@ -316,7 +262,7 @@ class Courier:
                     unsent.append(parcel)
                 elif parcel.unheard and now - parcel.last_sent > UNHEARD_S:
                     (repeat if self._someone_listens else waiting).append(parcel)
-                elif now - parcel.last_sent > (overdue_s if parcel.with_broker else SILENT_BROKER_S + overdue_s):
+                elif parcel.overdue(now, timeout_s):
                     if self._newest_acked > parcel.last_sent:
                         parcel.overtaken += 1
                         if parcel.overtaken >= self._settings.give_up_after:
@@ -347,18 +293,8 @@ class Courier:
             self._give_up(parcel.cut, parcel.settle, cause, reason)
 
     def _give_up(self, cut: Cut, settle: Callable[[str], None], cause: str, reason: str) -> None:
-        stretch = cut.stretch
-        log.warning("chunk %s is lost: %s", stretch.chunk, reason)
-        letter = Dead(
-            at=utc(time.time()),
-            service="fetcher",
-            instance=self._fetcher,
-            topic=self._topics.pcm(stretch.stream),
-            reason=reason,
-            chunk=stretch.chunk,
-            payload_bytes=cut.pcm.nbytes,
-            payload_sha256=hashlib.sha256(cut.pcm.tobytes()).hexdigest(),
-        )
+        log.warning("chunk %s is lost: %s", cut.stretch.chunk, reason)
+        letter = dead_letter(cut, reason, self._fetcher, self._topics)
         self._bus.publish(Message(self._topics.dead, letter.to_json(), content_type="application/json"))
         self._on_lost(cut, cause, reason)
         settle(cause)

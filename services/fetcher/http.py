@@ -19,7 +19,9 @@ from urllib.parse import urljoin, urlsplit
 import requests
 import urllib3
 
-from services.errors import GenreError, UsageError
+from services.errors import UsageError
+from services.fetcher.failures import FetchError, failure_of
+from services.fetcher.headers_file import read_headers
 from services.fetcher.sockets import (
     ForbiddenAddressError,
     Patience,
@@ -32,25 +34,6 @@ from services.settings import Hls, Retry, Stream
 
 Kind = Literal["playlist", "key", "init", "segment"]
 READ_BYTES = 65_536
-_FINAL = {"http-404", "http-410", "http-401", "http-403", "too-large", "forbidden-address", "bad-url", "tls"}
-
-
-class FetchError(Exception):
-    """A request failed; cause is one word, e.g. "http-404", "timeout", "reset", "truncated", "too-large"."""
-
-    def __init__(self, cause: str, detail: str, retry_after_s: float | None = None) -> None:
-        self.cause, self.detail, self.retry_after_s = cause, detail, retry_after_s
-        super().__init__(f"{cause}: {detail}")
-
-    @property
-    def transient(self) -> bool:
-        """Say whether trying again may help."""
-        return self.cause not in _FINAL
-
-    @property
-    def unauthorized(self) -> bool:
-        """Say whether a fresh token may help: 401 and 403."""
-        return self.cause in ("http-401", "http-403")
 
 
 @dataclass(frozen=True)
@@ -86,7 +69,7 @@ class Origin:
         self.patience = Patience(stop, allow_private=self._private_is_fine)
         self._own_host = urlsplit(stream.url).hostname or ""
         self._own_is_private: bool | None = None
-        self._headers = _read_headers(stream)
+        self._headers = read_headers(stream)
         ca = str(hls.ca_file or os.environ.get("SSL_CERT_FILE") or requests.utils.DEFAULT_CA_BUNDLE_PATH)
         try:
             context = tls_context(ca)
@@ -170,9 +153,9 @@ class Origin:
                         continue
                     return self._receive(response, url, kind, byterange)
             except requests.exceptions.RequestException as error:
-                raise _failure(error) from error
+                raise failure_of(error) from error
             except urllib3.exceptions.HTTPError as error:
-                raise _failure(error) from error
+                raise failure_of(error) from error
             except ForbiddenAddressError as error:
                 raise FetchError(
                     "forbidden-address", f"{urlsplit(url).hostname} is the private address {error}"
@@ -292,57 +275,3 @@ def _retry_after(response: requests.Response) -> float | None:
     """Return the seconds of a Retry-After header, where it says seconds."""
     text = response.headers.get("Retry-After", "")
     return float(text) if re.fullmatch(r"\d{1,6}", text) else None
-
-
-def _failure(error: Exception) -> FetchError:
-    """Give a library's exception its one-word cause."""
-    chain: list[BaseException] = []
-    link: BaseException | None = error
-    while link is not None and link not in chain:
-        chain.append(link)
-        inner = next((arg for arg in link.args if isinstance(arg, BaseException)), None)
-        link = getattr(link, "reason", None) if isinstance(getattr(link, "reason", None), BaseException) else inner
-        link = link or chain[-1].__cause__ or chain[-1].__context__
-    for link in chain:
-        if isinstance(link, StoppedError):
-            raise link
-        if isinstance(link, ForbiddenAddressError):
-            return FetchError("forbidden-address", f"leads to the private address {link}")
-    kinds: tuple[tuple[str, tuple[type[BaseException], ...]], ...] = (
-        ("dns", (urllib3.exceptions.NameResolutionError,)),
-        ("tls", (requests.exceptions.SSLError, urllib3.exceptions.SSLError)),
-        ("truncated", (urllib3.exceptions.IncompleteRead,)),
-        ("bad-encoding", (requests.exceptions.ContentDecodingError, urllib3.exceptions.DecodeError)),
-        (
-            "bad-url",
-            (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, urllib3.exceptions.LocationValueError),
-        ),
-        ("refused", (ConnectionRefusedError,)),
-        ("timeout", (TimeoutError, urllib3.exceptions.TimeoutError)),
-    )
-    text = next((str(link) for link in reversed(chain) if str(link)), type(error).__name__)
-    for cause, types in kinds:
-        if any(isinstance(link, types) for link in chain):
-            return FetchError(cause, text[:200])
-    return FetchError("reset", text[:200])
-
-
-def _read_headers(stream: Stream) -> dict[str, str]:
-    """Read the extra headers of a stream, one "Name: value" a line."""
-    if stream.headers_file is None:
-        return {}
-    try:
-        lines = stream.headers_file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise GenreError(
-            str(stream.headers_file), f"can't be read ({error})", "mend headers_file of the stream"
-        ) from error
-    headers = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        match = re.fullmatch(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\x20-\x7e\x80-\xff]*)", line.strip())
-        if not match:
-            raise UsageError(f"{stream.headers_file}, line {number}", "is not 'Name: value'", "mend that line")
-        headers[match[1]] = match[2]
-    return headers

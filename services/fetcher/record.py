@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import signal
 import sys
 import threading
@@ -85,10 +86,15 @@ class Recording:
             self._wave = None
 
 
+# Audio that stays below this (-60 dBFS) for 0.1 s is silence: so quiet that nobody hears it.
+SILENCE, SILENCE_SAMPLES = 33, SAMPLE_RATE // 10
+
+
 class Ledger:
-    """Counts what was heard, in samples of 22,050 Hz, and checks that it adds up."""
+    """Counts what was heard, in samples of 22,050 Hz, checks that it adds up, and how loud it was."""
 
     def __init__(self) -> None:
+        self.loudest = self.silence = 0
         self.counts = {"timeline": 0, "heard": 0, "gap": 0, "epochs": 0, "gaps": 0, "tracks": 0}
         self.causes: dict[str, int] = {}
         self.end = ""
@@ -97,6 +103,7 @@ class Ledger:
         """Count an item."""
         if isinstance(item, Audio):
             self.counts["heard"] += len(item.pcm)
+            self._measure(item.pcm)
             self.counts["timeline"] = item.first_sample + len(item.pcm)
         elif isinstance(item, Gap):
             self.counts["gap"] += item.samples
@@ -111,6 +118,19 @@ class Ledger:
             self.counts["timeline"] = item.end_sample
             self.end = item.reason
 
+    def _measure(self, pcm: NDArray[np.int16]) -> None:
+        """Note the loudest sample, and how much is silence."""
+        loud = np.abs(pcm.astype(np.int32))
+        self.loudest = max(self.loudest, int(loud.max(initial=0)))
+        whole = len(loud) // SILENCE_SAMPLES * SILENCE_SAMPLES
+        quiet = loud[:whole].reshape(-1, SILENCE_SAMPLES).max(axis=1, initial=0) < SILENCE
+        self.silence += int(np.count_nonzero(quiet)) * SILENCE_SAMPLES
+
+    @property
+    def peak_dbfs(self) -> float | None:
+        """Return the level of the loudest sample, 0 is full scale; None where all samples are zero."""
+        return round(20 * math.log10(self.loudest / 32_768), 1) if self.loudest else None
+
     @property
     def adds_up(self) -> bool:
         """Say whether every sample of the timeline was heard or is in a gap."""
@@ -118,7 +138,21 @@ class Ledger:
 
     def as_json(self) -> dict[str, object]:
         """Return the ledger as one flat object."""
-        return {**self.counts, "causes": self.causes, "end": self.end, "adds_up": self.adds_up}
+        level = {"silence": self.silence, "peak_dbfs": self.peak_dbfs}
+        return {**self.counts, **level, "causes": self.causes, "end": self.end, "adds_up": self.adds_up}
+
+    def as_text(self) -> str:
+        """Return the ledger in a few lines for a person."""
+        counts, seconds = self.counts, {name: count / SAMPLE_RATE for name, count in self.counts.items()}
+        lines = [
+            f"timeline {counts['timeline']:,} samples ({seconds['timeline']:.3f} s)"
+            f" = heard {counts['heard']:,} + gaps {counts['gap']:,}; {counts['epochs']} epochs; {self.end}"
+        ]
+        lines += [f"missing {samples / SAMPLE_RATE:.3f} s: {cause}" for cause, samples in self.causes.items()]
+        if counts["heard"]:
+            peak = "all samples are zero" if self.peak_dbfs is None else f"loudest sample {self.peak_dbfs:g} dBFS"
+            lines.append(f"{peak}; silence {self.silence / SAMPLE_RATE:.1f} of {seconds['heard']:.1f} s")
+        return "\n".join(lines)
 
 
 @click.command()
@@ -181,22 +215,31 @@ def record(
     if as_json:
         click.echo(json.dumps({"ledger": ledger.as_json(), "files": files}))
         return
-    counts = ledger.counts
-    click.echo(
-        f"timeline {counts['timeline']:,} samples ({counts['timeline'] / SAMPLE_RATE:.3f} s)"
-        f" = heard {counts['heard']:,} + gaps {counts['gap']:,}; {counts['epochs']} epochs; {ledger.end}"
-    )
+    click.echo(ledger.as_text())
     click.echo(f"wrote {', '.join(files) or 'nothing'} in {time.monotonic() - began:.1f} s")
 
 
 def _print(item: Heard, as_json: bool) -> None:
-    """Print an item other than audio."""
-    if isinstance(item, (EpochStarted, EpochEnded, Gap, Track, Report, Ended)):
+    """Print an item other than audio: as JSON, or as a line that begins with the seconds where it has a place."""
+    if as_json:
         values = {k: dict(v) if isinstance(v, Mapping) else v for k, v in _fields(item).items()}
-        if as_json:
-            click.echo(json.dumps({type(item).__name__: values}, ensure_ascii=False))
-        else:
-            click.echo(f"{type(item).__name__}: " + ", ".join(f"{k} {v}" for k, v in values.items() if v != {}))
+        click.echo(json.dumps({type(item).__name__: values}, ensure_ascii=False))
+    elif isinstance(item, EpochStarted):
+        click.echo(f"{_at(item.first_sample)}  epoch {item.epoch} begins: {item.reason}")
+    elif isinstance(item, EpochEnded):
+        click.echo(f"{_at(item.end_sample)}  epoch {item.epoch} ends")
+    elif isinstance(item, Gap):
+        click.echo(f"{_at(item.first_sample)}  gap of {item.samples / SAMPLE_RATE:.3f} s, {item.cause}: {item.detail}")
+    elif isinstance(item, Track):
+        click.echo(f"{_at(item.first_sample)}  track: {item.artist or '?'} - {item.title or '?'}")
+    elif isinstance(item, Report):
+        figures = ", ".join(f"{name} {value:g}" for name, value in item.numbers.items())
+        click.echo(f"{'':>10}    {item.kind}: {item.reason}" + (f" ({figures})" if figures else ""))
+
+
+def _at(sample: int) -> str:
+    """Return a place on the timeline in seconds."""
+    return f"{sample / SAMPLE_RATE:>10.3f} s"
 
 
 def _fields(item: Heard) -> dict[str, object]:

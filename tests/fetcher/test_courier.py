@@ -14,8 +14,9 @@ import pytest
 from services.bus import Bus, Delivery
 from services.contract import WINDOW, Ack, Dead, Message, PcmChunk, Stretch, Topics, parse
 from services.fetcher.chunks import Cut
-from services.fetcher.courier import Courier, RetransmissionTimer
+from services.fetcher.courier import Courier
 from services.fetcher.heard import Bookmark
+from services.fetcher.parcel import RetransmissionTimer
 from services.settings import Broker, Fetcher
 from tests.broker.mosquitto import Mosquitto, free_port, wait_for
 

@@ -109,10 +109,12 @@ def test_the_fuzzers_watchdog_tells_a_crash_in_c_and_a_hang_from_an_orderly_end(
     (tmp_path / "state").write_bytes(bytes(40))
 
     def end_of(code: str) -> str:
-        process = subprocess.Popen([sys.executable, "-c", f"import ctypes; {code}"], stdin=subprocess.PIPE)
+        process = subprocess.Popen([sys.executable, "-c", code])
         return fetcher_fuzz.wait_for_end(process, tmp_path / "state")
 
-    assert "signal 11" in end_of("ctypes.string_at(0)") and "exception" in end_of("1 / 0")
-    monkeypatch.setattr(fetcher_fuzz, "LONGEST_S", 0.1)
-    monkeypatch.setattr(fetcher_fuzz, "START_S", 0.1)
-    assert "longer than" in end_of("input()")
+    assert "signal 11" in end_of("import ctypes; ctypes.string_at(0)") and "exception" in end_of("1 / 0")
+    monkeypatch.setattr(fetcher_fuzz, "LONGEST_S", 0.5)
+    assert "longer than" in end_of("while True: pass")
+    monkeypatch.setattr(fetcher_fuzz, "LONGEST_S", 1e9)
+    monkeypatch.setattr(fetcher_fuzz, "WAITING_S", 0.1)
+    assert "longer than" in end_of("import threading; threading.Event().wait()")

@@ -17,7 +17,8 @@ import pytest
 
 from services.errors import GenreError, UsageError
 from services.fetcher import sockets
-from services.fetcher.http import FetchError, Kind, Origin, backoff_s, shown
+from services.fetcher.failures import FetchError
+from services.fetcher.http import Kind, Origin, backoff_s, shown
 from services.settings import Retry, Stream
 from tests.fetcher.builders import hls, listen, media_playlist
 from tests.fetcher.origin import Reply, ScriptedOrigin, expect_within

@@ -13,8 +13,8 @@ from services.fetcher.playlist import (
     MultivariantPlaylist,
     PlaylistError,
     parse,
-    variables_of,
 )
+from services.fetcher.playlist_lines import variables_of
 from tests.fetcher.builders import media_playlist
 from tests.shared_data import SHARED, shared
 

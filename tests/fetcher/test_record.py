@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import wave
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.fetcher.builders import decoded, listen, media_playlist, needs_ffmpeg
+from tests.fetcher.builders import decoded, ffmpeg, listen, media_playlist, needs_ffmpeg
 from tests.fetcher.origin import ScriptedOrigin
 
 pytestmark = needs_ffmpeg
@@ -81,3 +82,21 @@ def test_bad_input_is_one_line_and_an_exit_code(made: Any, origin: ScriptedOrigi
     for arguments, expected, says in cases:
         code, _, error = record(*arguments)
         assert code == expected and says in error and len(error.strip().splitlines()) == 1
+
+
+def test_a_person_reads_seconds_causes_and_how_loud_it_was(made: Any, origin: ScriptedOrigin, tmp_path: Path) -> None:
+    folder = made("ts-aac")
+    origin.serve(folder)
+    names = names_in(folder)
+    origin.put("/gap.m3u8", media_playlist([names[0], "gone.ts", names[2]]))
+    silence = ["-f", "lavfi", "-i", "anullsrc=r=44100", "-t", "2", "-c:a", "aac", "-f", "mpegts", "-"]
+    origin.put("/silence.ts", ffmpeg(*silence))
+    origin.put("/silent.m3u8", media_playlist(["silence.ts"]))
+    said = {}
+    for path in ("/gap.m3u8", "/silent.m3u8"):
+        command = [sys.executable, "-m", "services.cli", "record", origin.url(path), "--out", str(tmp_path / "x.wav")]
+        said[path] = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert "0.000 s  epoch 0 begins: start" in said["/gap.m3u8"]
+    assert re.search(r"\n +2\.0\d\d s  gap of 1\.9\d\d s, http-404: segment 1: ", said["/gap.m3u8"])
+    assert re.search(r"missing 1\.9\d\d s: http-404", said["/gap.m3u8"]) and "dBFS; silence 0.0 of" in said["/gap.m3u8"]
+    assert "all samples are zero; silence 2.0 of 2.0 s" in said["/silent.m3u8"]
