@@ -11,6 +11,7 @@ import asyncio
 import getpass
 import multiprocessing
 import random
+import re
 import shutil
 import subprocess
 import tempfile
@@ -351,22 +352,30 @@ def usage_mib(pid: int) -> float:
     return float(psutil.Process(pid).memory_info().rss) / 2**20
 
 
+def tcp_bytes(port: int) -> tuple[int, int]:
+    """Return the bytes that a server received and sent on its open connections since they were opened, TLS included."""
+    argv = ["ss", "-tinH", "state", "established", f"( sport = :{port} )"]
+    text = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=20).stdout
+    received = sum(int(found) for found in re.findall(r"bytes_received:(\d+)", text))
+    return received, sum(int(found) for found in re.findall(r"bytes_sent:(\d+)", text))
+
+
 def measure(hub: Hub, reader: Reader, asked: Callable[[], Any], ends: Any, seconds: float) -> dict[str, Any]:
     """Account for some seconds of steady life."""
     reader.take()
     before, broker, began = asked(), usage(hub.pid).cpu_s, time.monotonic()
     mine = psutil.Process().cpu_times()
-    io = psutil.net_io_counters(pernic=True).get("lo")
+    wire = tcp_bytes(hub.port)
     time.sleep(seconds)
     wall, after, used = time.monotonic() - began, asked(), usage(hub.pid).cpu_s
     now = psutil.Process().cpu_times()
     late = sorted(reader.take()) or [float("nan")]
-    wire = psutil.net_io_counters(pernic=True).get("lo")
-    bytes_s = (wire.bytes_sent - io.bytes_sent) / wall if io and wire else 0.0
+    received, sent = (now_ - then for now_, then in zip(tcp_bytes(hub.port), wire, strict=True))
     return {
         "messages_in_per_s": round((after["acked"] - before["acked"]) / wall, 1),
         "results_read_per_s": round(len(late) / wall, 1),
-        "loopback_kb_per_s": round(bytes_s / 1000, 1),
+        "broker_received_kb_per_s": round(received / wall / 1000, 1),
+        "broker_sent_kb_per_s": round(sent / wall / 1000, 1),
         "broker_cores": round((used - broker) / wall, 3),
         "broker_mib": round(usage_mib(hub.pid), 1),
         "reader_cores": round((now.user + now.system - mine.user - mine.system) / wall, 3),

@@ -132,6 +132,7 @@ def main() -> int:
     parser.add_argument("--cores", type=float, default=0.25, help="CPU of each inference host, in cores")
     parser.add_argument("--most", type=int, default=4, help="most inference hosts")
     parser.add_argument("--repeats", type=int, default=1, help="of each throughput")
+    parser.add_argument("--only", default="", help="only runs whose name holds this, and the undisturbed one")
     parser.add_argument("--report", type=Path, default=Path("hosts-report.json"))
     given = parser.parse_args()
     if reason := why_not():
@@ -156,7 +157,7 @@ def main() -> int:
     ]
     plan.append(("hosts cut off and back", shape("cut", given.most, 2), cut_off(given.seed, 12.0)))
     plan.append(("rolling upgrade under load", shape("upgrade", given.most, 2), rolling_upgrade))
-    for name, each, disturb in plan:
+    for name, each, disturb in (one for one in plan if given.only in one[0]):
         outcome, _ = run(name, each, reference, disturb)
         outcomes.append(outcome)
         _say(outcome)
