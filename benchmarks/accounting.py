@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import statistics
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,6 +141,18 @@ def percentile(values: Iterable[float], share: float) -> float:
     if not ordered:
         return float("nan")
     return ordered[min(len(ordered) - 1, max(0, round(share * len(ordered) + 0.5) - 1))]
+
+
+@contextmanager
+def others_busy(used: Callable[[], float]) -> Iterator[list[float]]:
+    """Note which share of all cores went to processes that are not `used`'s while the block ran."""
+    share: list[float] = []
+    before, mine, began = psutil.cpu_times(), used(), time.monotonic()
+    yield share
+    now = psutil.cpu_times()
+    busy = sum(now) - sum(before) - (now.idle - before.idle) - (now.iowait - before.iowait)
+    cores = (psutil.cpu_count() or 1) * (time.monotonic() - began)
+    share.append(max(0.0, min(1.0, (busy - (used() - mine)) / cores)))
 
 
 def idle_share(seconds: float = 0.5) -> float:

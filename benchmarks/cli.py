@@ -145,7 +145,7 @@ def replicas(
     \b
     Example: genre bench scale replicas --most 4
     """
-    from benchmarks import scale as benchmark
+    from benchmarks import replicas as benchmark
 
     folder = benchmark.replicas(out.resolve(), models_dir, music, model, most, repeats, seconds, _say)
     click.echo(f"results are in {folder}")
@@ -167,7 +167,7 @@ def streams(
     \b
     Example: genre bench scale streams --model fast --count 10 --count 200
     """
-    from benchmarks import scale as benchmark
+    from benchmarks import live_streams as benchmark
 
     chosen = list(counts) or [1, 10, 50]
     folder = benchmark.streams(out.resolve(), models_dir, music, model, backend, chosen, hop, seconds, _say)
@@ -183,7 +183,7 @@ def hosts(model: str, out: Path, music: Path | None, models_dir: Path, repeats: 
     \b
     Example: sudo genre bench scale hosts
     """
-    from benchmarks import scale as benchmark
+    from benchmarks import hosts as benchmark
 
     click.echo(f"results are in {benchmark.hosts(out.resolve(), models_dir, music, model, repeats, _say)}")
 

@@ -7,7 +7,10 @@ here is measured. Start at `Material.made`; `excerpt` gives a stream of a certai
 from __future__ import annotations
 
 import hashlib
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,6 +96,21 @@ class Material:
         """Return every segment of one rendition, in order."""
         folder = self.hls / "radio" / f"{bitrate_k}k"
         return [path.read_bytes() for path in sorted(folder.glob("*.ts"))]
+
+
+@contextmanager
+def origin(material: Material, host: str = "127.0.0.1") -> Iterator[str]:
+    """Serve the music from a process of its own and yield its URL."""
+    argv = [sys.executable, "-m", "services.origin.serve", str(material.hls), "--host", host]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            url = process.stdout.readline().strip()
+            if not url:
+                raise GenreError("origin", "did not start", "run python -m services.origin.serve by hand")
+            yield url
+        finally:
+            process.terminate()
 
 
 def _first(playlist: Path, seconds: float) -> tuple[str, float, int]:
