@@ -75,6 +75,9 @@ test-deploy: .venv/dev.stamp .venv-triton/stamp ## Boot real systems with the pa
 	@$(PY) deploy/locks.py check
 
 # promtool alone is taken out of its package: the package itself would start a server on this machine.
+test-catalogue: .venv/dev.stamp ## Kill schedulers, workers and clients of `genre classify --out` (some minutes)
+	@GENRE_TEST_CATALOGUE=1 OMP_NUM_THREADS=1 $(PY) -m pytest -q tests/classify $(ARGS)
+
 test-web: .venv/dev.stamp .venv-triton/stamp ## Drive the web page in a real Chromium and run every documented command
 	@deploy/system-packages "$(PYTHON)" chromium npm jq curl ffmpeg tmux mosquitto_sub=mosquitto-clients
 	@mkdir -p build/web && cp tests/dashboard/web/package*.json build/web/ && npm ci --silent --prefix build/web
@@ -123,4 +126,4 @@ lock: ## Renew every lock file (needs uv)
 clean: ## Remove environments and caches
 	@rm -rf .venv .venv-triton .mypy_cache .ruff_cache .pytest_cache demo-music
 
-.PHONY: help setup catalogue demo test test-deploy test-web lint chaos fuzz fuzz-messages test-hosts soak contract configuration lock clean
+.PHONY: help setup catalogue demo test test-catalogue test-deploy test-web lint chaos fuzz fuzz-messages test-hosts soak contract configuration lock clean

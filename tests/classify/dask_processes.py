@@ -51,7 +51,7 @@ def scheduler(folder: Path, *options: str) -> Iterator[tuple[str, subprocess.Pop
     if "--port" not in options:
         argv += ["--port", "0"]
     with process([*argv, "--scheduler-file", str(about), *options], folder / "scheduler.log") as running:
-        wait_for(lambda: about.exists() and about.read_text().endswith("}"), "the scheduler's address", 60)
+        wait_for(lambda: about.exists() and about.read_text().endswith("}"), "the scheduler's address", 200)
         yield json.loads(about.read_text())["address"], running
 
 
@@ -59,8 +59,9 @@ def scheduler(folder: Path, *options: str) -> Iterator[tuple[str, subprocess.Pop
 def worker(
     address: str, folder: Path, name: str, *options: str, before: Sequence[str] = (), env: dict[str, str] | None = None
 ) -> Iterator[subprocess.Popen[str]]:
-    """Run a worker of one thread; whoever needs it waits for it."""
+    """Run a worker of one thread; whoever needs it waits for it. With "--nanny" it is started again when it dies."""
     argv = [*before, sys.executable, "-m", "distributed.cli.dask_worker", address, "--name", name, "--nthreads", "1"]
+    argv += [] if "--nanny" in options else ["--no-nanny"]
     argv += ["--no-dashboard", "--host", "127.0.0.1", "--local-directory", str(folder / name)]
     with process([*argv, *options], folder / f"{name}.log", env) as running:
         yield running
