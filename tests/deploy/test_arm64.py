@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from deploy import locks
-from services.inference.card import model_names
+from services import settings
 from services.origin.demo_music import render
 from services.origin.package import Packaging, package_file
 from tests.deploy.conftest import ROOT, needs
@@ -66,8 +66,9 @@ def playlist(system: Path) -> Path:
     return found
 
 
-@pytest.mark.parametrize("model", model_names(ROOT / "models"))
-def test_a_segment_gives_the_same_genres_on_a_cortex_a57_as_here(model: str, system: Path, playlist: Path) -> None:
+def test_a_segment_gives_the_same_genres_on_a_cortex_a57_as_here(system: Path, playlist: Path) -> None:
+    """With the model that the package installs; VGG16 takes too long under emulation."""
+    model = settings.load(ROOT / "deploy/genre.toml").inference.model
     inside = "/" + str(playlist.relative_to(system))
     emulated = ["chroot", str(system), "/usr/bin/qemu-aarch64-static", "/usr/bin/python3.11", "/code/one_segment.py"]
     environment = {

@@ -16,7 +16,7 @@ import pytest
 from tests.deploy.conftest import needs
 from tests.deploy.nspawn import base_system, layered
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 
 UNITS = ("genre-fetcher", "genre-featurizer@1", "genre-inference@1", "genre-dashboard")
 GLUTTON = "genre-featurizer@9"
@@ -88,7 +88,9 @@ def told(scratch: Path, packages: list[Path]) -> list[str]:
     ]  # fmt: skip
     try:
         with log.open("wb") as file:
-            subprocess.run(machine, stdin=subprocess.DEVNULL, stdout=file, stderr=file, timeout=800, check=True)
+            subprocess.run(machine, stdin=subprocess.DEVNULL, stdout=file, stderr=file, timeout=1200, check=True)
+    except subprocess.TimeoutExpired:
+        pytest.fail(f"the machine did not power off: ...{log.read_text(errors='replace')[-3000:]}")
     finally:
         disk.unlink()
     text = log.read_text(errors="replace").replace("\r", "")
