@@ -49,6 +49,7 @@ def clips(folder: Path, count: int) -> Path:
             if not path.exists():
                 argv = [
                     "ffmpeg",
+                    "-y",
                     "-v",
                     "error",
                     "-ss",
