@@ -95,6 +95,9 @@ lint: .venv/dev.stamp ## Formatting, lint and types
 	@$(PY) -m ruff format --check -q .
 	@$(PY) -m mypy
 
+bench: .venv/dev.stamp .venv-triton/stamp ## Measure cost and scale (docs/benchmarks.md); ARGS="pipeline --model vgg16" for one of them
+	@OMP_NUM_THREADS=1 $(GENRE) bench $(or $(ARGS),all)
+
 chaos: .venv/dev.stamp .venv-triton/stamp ## Break things on a seeded plan (1,000 faults, about 20 minutes); ARGS=--help
 	@OMP_NUM_THREADS=1 $(PY) -m tests.chaos.run $(ARGS)
 
@@ -126,4 +129,4 @@ lock: ## Renew every lock file (needs uv)
 clean: ## Remove environments and caches
 	@rm -rf .venv .venv-triton .mypy_cache .ruff_cache .pytest_cache demo-music
 
-.PHONY: help setup catalogue demo test test-catalogue test-deploy test-web lint chaos fuzz fuzz-messages test-hosts soak contract configuration lock clean
+.PHONY: help setup bench catalogue demo test test-catalogue test-deploy test-web lint chaos fuzz fuzz-messages test-hosts soak contract configuration lock clean

@@ -6,6 +6,7 @@ seconds of work, not milliseconds. Start at `Account`; `spread` turns repeats in
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
 import time
@@ -140,7 +141,7 @@ def percentile(values: Iterable[float], share: float) -> float:
     ordered = sorted(values)
     if not ordered:
         return float("nan")
-    return ordered[min(len(ordered) - 1, max(0, round(share * len(ordered) + 0.5) - 1))]
+    return ordered[max(0, math.ceil(share * len(ordered) - 1e-9) - 1)]
 
 
 @contextmanager

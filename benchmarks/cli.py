@@ -5,6 +5,7 @@ The measuring is in the module of each benchmark's name. Start at `bench`.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -121,6 +122,24 @@ def stages(only: str, triton: bool, out: Path, music: Path | None, models_dir: P
 
     folder = benchmark.run(out.resolve(), models_dir, music, repeats, only, triton, _say)
     click.echo(f"results are in {folder}")
+
+
+@bench.command("all")
+@_shared
+@click.pass_context
+def all_(ctx: click.Context, out: Path, music: Path | None, models_dir: Path, repeats: int) -> None:
+    """Everything below, one after the other, with its defaults; about an hour on two idle cores.
+
+    \b
+    Example: genre bench all --out results
+    """
+    shared = {"out": out, "music": music, "models_dir": models_dir, "repeats": repeats}
+    for command in (pipeline, http_, stages, replicas, streams):
+        ctx.invoke(command, **shared)
+    if os.geteuid() == 0:
+        ctx.invoke(hosts, **shared)
+    else:
+        click.echo("genre bench scale hosts: left out, network namespaces need root", err=True)
 
 
 @bench.group()

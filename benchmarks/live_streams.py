@@ -13,6 +13,7 @@ from typing import Any
 from benchmarks import bench_models
 from benchmarks.accounting import figure, others_busy, percentile
 from benchmarks.material import Material, origin
+from benchmarks.power import Meter
 from benchmarks.report import Report, lines
 from benchmarks.services_run import Field
 from services.contract import SAMPLE_RATE
@@ -47,6 +48,12 @@ def streams(
         ]
         for one in found
     ]  # fmt: skip
+    if "watts" in found[0]:
+        power = [[one["streams"], *(figure(one.get(key, float("nan"))) for key in ("watts", "watts_per_stream", "gpu"))]
+                 for one in found]  # fmt: skip
+        say(report.table("Power (INA3221)", ["streams", "W, board", "W a stream", "GPU in use"], power))
+    else:
+        report.values["power"] = "no INA3221 here: not measured"
     heads = ["streams", "CPU-ms/stream-s", "streams/core", "results in time", "p50 ms", "p99 ms", "fetcher MiB", "others", "CPU-ms/stream-s by process"]  # fmt: skip # noqa: E501
     say(report.table(f"Live streams, {model} on {backend}, hop {hop / SAMPLE_RATE:.2f} s", heads, rows))
     drawn = {"all processes": [one["cpu_ms_per_audio_s"] for one in found]}
@@ -70,7 +77,7 @@ def _live(models: Path, model: str, backend: str, url: str, count: int, hop: int
         field.wait(lambda: len(heard()) == count, 30 + 0.5 * count, "not every stream gives results")
         time.sleep(min(12.0, 3.0 + 0.1 * count))  # the first segments of each come at once: let that burst pass
         account, began, before = field.account(), time.monotonic(), len(field.seen.results)
-        with others_busy(lambda: sum(use.cpu_s for use in account.since_start().values())) as others:
+        with others_busy(lambda: sum(use.cpu_s for use in account.since_start().values())) as others, Meter() as meter:
             time.sleep(seconds)
         wall, results = time.monotonic() - began, field.seen.results[before:]
         used = account.since_start()
@@ -88,4 +95,14 @@ def _live(models: Path, model: str, backend: str, url: str, count: int, hop: int
             "rss_mib_fetcher": used["fetcher-1"].peak_mib,
             "peak_mib": {name: use.peak_mib for name, use in used.items()},
             "others_busy": others[0],
+            **_drawn(meter, count),
         }
+
+
+def _drawn(meter: Meter, count: int) -> dict[str, float]:
+    """Return what a Jetson drew, of the board and a stream; nothing elsewhere."""
+    drawn = meter.read()
+    if drawn is None:
+        return {}
+    gpu = {} if drawn.gpu is None else {"gpu": drawn.gpu, "gpu_per_stream": drawn.gpu / count}
+    return {"watts": drawn.watts, "watts_per_stream": drawn.watts / count, **gpu}

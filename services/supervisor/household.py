@@ -129,7 +129,9 @@ def service(plan: Plan, name: str, config: Path, instance: str = "1") -> Child:
     """Return one replica of one service."""
     argv = [sys.executable, "-m", "services.cli", name, "--config", str(config), "--instance", instance]
     child = f"{name}-{instance}"
-    return Child(child, argv, plan.log(child), clean_environment(), watchdog_s=WATCHDOG_S)
+    # As in deploy/systemd: a heap for each thread costs an inference replica up to 90 MiB (measured, VGG16 int8).
+    lean = {"MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1"}
+    return Child(child, argv, plan.log(child), {**lean, **clean_environment()}, watchdog_s=WATCHDOG_S)
 
 
 def dashboard_settings(plan: Plan, settings: Settings) -> dict[str, object]:
