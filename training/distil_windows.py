@@ -25,13 +25,31 @@ from services.featurizer.features import Featurizer
 from services.featurizer.recipe import PCM_RATE, Recipe
 from services.featurizer.windows import SILENT_DBFS, WINDOW, levels
 from services.inference.card import INPUT, MODEL_FILE, Card
+from training.musicnn import BANDS, FRAMES, TAGS
 
 Progress = Callable[[str, int, int], None]
 Pcm = NDArray[np.int16]
-LONGEST_S = 600
-"""Of a longer file the first ten minutes are used: a mix of hours would outweigh everything else."""
+LONGEST_S = 100
+"""Of a longer file the beginning is used: more of the same piece teaches little."""
 CHUNK = 64
 """Windows between two states on disk."""
+
+
+def audio_files(folders: Sequence[Path]) -> list[Path]:
+    """Return every audio file under some folders, by its name's ending, in a fixed order.
+
+    Raises:
+        GenreError: for a folder that is none or holds no such file.
+    """
+    files: list[Path] = []
+    for folder in folders:
+        if not folder.is_dir():
+            raise GenreError(str(folder), "is no folder", "give --music a folder of audio files")
+        found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+        if not found:
+            raise GenreError(str(folder), "holds no audio file", "give --music a folder of music files")
+        files += found
+    return files
 
 
 @dataclass(frozen=True)
@@ -49,24 +67,19 @@ class Library:
     skipped: list[str]
 
     @classmethod
-    def read(cls, folders: Sequence[Path], progress: Progress) -> Library:
-        """Decode every audio file under some folders.
+    def read(cls, files: Sequence[Path], progress: Progress) -> Library:
+        """Decode audio files; one that can't be heard is noted and left out.
 
         Raises:
-            GenreError: for a folder that is none, or where no file can be heard.
+            GenreError: where no file can be heard.
         """
-        files: list[Path] = []
-        for folder in folders:
-            if not folder.is_dir():
-                raise GenreError(str(folder), "is no folder", "give --music a folder of audio files")
-            files += sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
         made = cls([], [], [])
         for number, path in enumerate(files):
             progress("decoding", number + 1, len(files))
             made._add(path)
         if not made.pcm:
-            where = ", ".join(map(str, folders))
-            raise GenreError(where or "--music", "holds no audio that can be read", "give a folder of music files")
+            reason = f"holds no audio that can be read ({made.skipped[0]})"
+            raise GenreError("--music", reason, "give a folder of music files")
         return made
 
     def _add(self, path: Path) -> None:
@@ -97,32 +110,27 @@ class Library:
 class Draw:
     """Draws windows from a library, changed at random: speed, mixtures of two, level, tone."""
 
-    def __init__(self, library: Library, recipe: Recipe, partners: Library | None = None) -> None:
-        """Take what to draw from.
-
-        Args:
-            library: a piece is drawn by the square root of its length: long ones hold more, but of the same.
-            partners: what half of the mixtures take their second part from; without it, all take it from the library.
-        """
-        self._library, self._partners = library, partners or library
+    def __init__(self, library: Library, recipe: Recipe) -> None:
+        """Take what to draw from: a piece by the square root of its length, for long ones hold more of the same."""
+        self._library = library
         self._featurizer = Featurizer(recipe)
+        weights = np.sqrt([pcm.size for pcm in library.pcm])
+        self._weights = weights / weights.sum()
 
     def features(self, seed: Sequence[int]) -> NDArray[np.float32]:
         """Return the features of one window, shape [frames, bands]; the same for the same seed."""
         rng = np.random.default_rng(list(seed))
-        signal = self._heard(rng, self._library)
+        signal = self._heard(rng)
         if rng.random() < 0.35:
-            other = self._heard(rng, self._partners if rng.random() < 0.5 else self._library)
-            signal = signal + other * np.float32(10 ** (rng.uniform(-14, 2) / 20))
+            signal = signal + self._heard(rng) * np.float32(10 ** (rng.uniform(-14, 2) / 20))
         signal /= max(1.0, float(np.abs(signal).max()))
         made = self._featurizer.features(signal[None])[0]
         return _toned(rng, made)
 
-    def _heard(self, rng: np.random.Generator, library: Library) -> NDArray[np.float32]:
-        """Return one window of one piece, not silent where the piece is not, at a level near full scale."""
-        weights = np.sqrt([pcm.size for pcm in library.pcm])
+    def _heard(self, rng: np.random.Generator) -> NDArray[np.float32]:
+        """Return one window of one piece in -1..1; silence is drawn again, five times at most."""
         for _ in range(5):
-            pcm = library.pcm[rng.choice(len(library.pcm), p=weights / weights.sum())]
+            pcm = self._library.pcm[rng.choice(len(self._weights), p=self._weights)]
             speed = 2 ** rng.uniform(-0.3, 0.3) if rng.random() < 0.5 else 1.0
             needed = round(WINDOW * speed) + 1
             start = int(rng.integers(0, max(1, pcm.size - needed + 1) if pcm.size >= needed else pcm.size))
@@ -166,7 +174,7 @@ class Teacher:
             if node.op_type == "Sigmoid" and node.input[0] in made and made[node.input[0]].op_type == "Gemm"
         ]
         shapes = [weights.get(made[node.input[0]].input[1], ()) for node in found]
-        if len(found) != 1 or len(shapes[0]) != 2 or shapes[0][1] != 50 or found[0].output[0] not in used:
+        if len(found) != 1 or len(shapes[0]) != 2 or shapes[0][1] != len(TAGS) or found[0].output[0] not in used:
             raise GenreError(f"model {card.name!r}", "has no layer of 50 tags to learn from", "take --teacher musicnn")
         logits = found[0].input[0]
         self._names = [logits, made[logits].input[0]]
@@ -201,10 +209,13 @@ class Labelled:
     hidden: NDArray[np.float16]
 
 
-def label(draw: Draw, teacher: Teacher, count: int, seed: int, folder: Path, key: str, progress: Progress) -> Labelled:
+def label(
+    draw: Callable[[], Draw], teacher: Teacher, count: int, seed: int, folder: Path, key: str, progress: Progress
+) -> Labelled:
     """Draw windows and ask the teacher about each; goes on where an earlier run was broken off.
 
     Args:
+        draw: makes what windows are drawn from; not called where all are there.
         folder: where features and answers are kept.
         key: changes with everything the windows depend on but their number.
 
@@ -212,17 +223,16 @@ def label(draw: Draw, teacher: Teacher, count: int, seed: int, folder: Path, key
         GenreError: for a folder that holds windows with another key, or can't be written, and for answers that are
             not finite.
     """
-    frames, bands = draw._featurizer.recipe.shape
     state = folder / "state.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         done = _done(state, key)
-        features = _grown(folder / "features.f16", np.float16, count, frames, bands)
-        logits = _grown(folder / "logits.f32", np.float32, count, 50)
+        features = _grown(folder / "features.f16", np.float16, count, FRAMES, BANDS)
+        logits = _grown(folder / "logits.f32", np.float32, count, len(TAGS))
         hidden = _grown(folder / "hidden.f16", np.float16, count, teacher.hidden)
         while done < count:
             rows = range(done, min(done + CHUNK, count))
-            part = np.stack([draw.features((seed, row)) for row in rows])
+            part = np.stack([draw().features((seed, row)) for row in rows])
             told, inner = teacher.answer(part)
             if not np.isfinite(told).all() or not np.isfinite(inner).all():
                 raise GenreError("the teacher", "gives values that are not finite", "check the audio given to --music")
