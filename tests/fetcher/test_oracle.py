@@ -37,7 +37,7 @@ SHARED_STREAMS = [
 def native_of(url: str, **changes: Any) -> tuple[Listened, dict[int, NDArray[np.int16]]]:
     """Listen to the end; return what was heard and each epoch's native samples, int16, (samples, channels)."""
     parts: dict[int, list[NDArray[np.float32]]] = {}
-    one: Listener = listener(url, **changes)
+    one: Listener = listener(url, **{"read_timeout_s": 60.0, "connect_timeout_s": 60.0, **changes})
     one.epochs = Epochs(native=lambda epoch, rate, samples: parts.setdefault(epoch, []).append(np.stack(samples)))
     heard = Listened(list(one.listen()))
     one.close()
