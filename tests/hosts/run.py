@@ -32,6 +32,7 @@ class Outcome:
 
     Attributes:
         windows_per_s: from the 5th percentile of results to the 95th, so that neither start nor end counts.
+        limited: each host had its CPU and no more; else the rate says nothing of how hosts scale.
         during: seconds that each disturbance took, and whether the load lasted over all of them.
     """
 
@@ -40,6 +41,7 @@ class Outcome:
     results: int = 0
     duplicates: int = 0
     windows_per_s: float = 0.0
+    limited: bool = True
     during: dict[str, Any] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
@@ -62,8 +64,7 @@ def run(
             outcome.during = disturb(site)
             outcome.during["load lasted"] = not site.ended
         site.wait_ended(SETTLE_S)
-        if not site.limited:
-            outcome.problems.append("no control groups here: the hosts' CPU was not limited")
+        outcome.limited = site.limited
         recorder = site.recorder
         outcome.results, outcome.duplicates = len(recorder.results), recorder.duplicates
         at = sorted(site.results_at)
@@ -159,6 +160,8 @@ def main() -> int:
     plan.append(("rolling upgrade under load", shape("upgrade", given.most, 2), rolling_upgrade))
     for name, each, disturb in (one for one in plan if given.only in one[0]):
         outcome, _ = run(name, each, reference, disturb)
+        if disturb is None and not outcome.limited:
+            outcome.problems.append("no control groups here: the hosts' CPU was not limited")
         outcomes.append(outcome)
         _say(outcome)
     given.report.write_text(json.dumps({"seed": given.seed, "runs": [asdict(each) for each in outcomes]}, indent=1))
