@@ -3,7 +3,8 @@
     python deploy/triton/check.py --url 127.0.0.1:8001 --model musicnn
 
 Prints the largest difference of any score and how often the first genre agrees. FP16 on a GPU must stay within 0.02 and
-agree on 99 % of windows; FP32 within 0.0001. Start at `compare`.
+agree on 99 % of windows; FP32 within 0.0001. A GPU serves the float form, a CPU the deployed one (--form). Start at
+`compare`.
 """
 
 from __future__ import annotations
@@ -39,8 +40,11 @@ def windows(card: Card, count: int) -> NDArray[np.float32]:
     return np.stack(found[:count])
 
 
-def compare(card: Card, url: str, deadline_s: float, count: int) -> tuple[float, float]:
+def compare(card: Card, url: str, deadline_s: float, count: int, reference: Path | None = None) -> tuple[float, float]:
     """Return the largest absolute difference of a score, and the share of windows with the same first genre.
+
+    Args:
+        reference: the form that Triton serves; None takes the one that services deploy on a CPU.
 
     Raises:
         GenreError: Triton does not answer for this model.
@@ -52,7 +56,7 @@ def compare(card: Card, url: str, deadline_s: float, count: int) -> tuple[float,
         theirs = np.concatenate([remote.scores(asked[i : i + 8]) for i in range(0, len(asked), 8)])
     finally:
         remote.close()
-    ours = OnnxBackend(card).scores(asked)
+    ours = OnnxBackend(card, path=reference).scores(asked)
     return float(np.abs(ours - theirs).max()), float((ours.argmax(1) == theirs.argmax(1)).mean())
 
 
@@ -63,12 +67,21 @@ def main() -> int:
     parser.add_argument("--model", default="musicnn")
     parser.add_argument("--models", type=Path, default=Path("models"))
     parser.add_argument("--precision", choices=list(TOLERANCE), default="fp16")
+    parser.add_argument(
+        "--form",
+        choices=["float", "deployed"],
+        default="float",
+        help="what it serves: float on a GPU, else as deployed",
+    )
     parser.add_argument("--windows", type=int, default=100)
     parser.add_argument("--deadline-s", type=float, default=10.0)
     options = parser.parse_args()
     try:
         card = load_card(options.models, options.model)
-        difference, agreement = compare(card, options.url, options.deadline_s, options.windows)
+        reference = card.float_path() if options.form == "float" else card.path()
+        if reference is None:
+            raise GenreError(card.name, f"is {card.precision} and its float form is not here", "see docs/models.md")
+        difference, agreement = compare(card, options.url, options.deadline_s, options.windows, reference)
     except GenreError as error:
         print(f"check: {error}", file=sys.stderr)
         return error.exit_code
