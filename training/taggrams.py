@@ -17,9 +17,7 @@ from services.errors import GenreError
 from training.gtzan import GENRES, Clip
 from training.musicnn import TAGS
 
-_COLUMNS = (
-    "X (windows x 50), Y (0-9 in alphabetical order of the genres, or their names), IDS (clip of each window)"
-)
+_COLUMNS = "X (windows x 50), Y (0-9 in alphabetical order of the genres, or their names), IDS (clip of each window)"
 _REMEDY = f"give a .npz with {_COLUMNS}, as plain numbers and text"
 _ROUNDING = 1e-6
 """How far beyond 0 and 1 an activation may lie that was stored in another precision."""
