@@ -27,7 +27,7 @@ from tests.broker.mosquitto import PROGRAM, stay_this_user, wait_for
 from tests.deploy.conftest import ROOT, needs
 from tests.deploy.namespaces import Namespace, cable
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 SERVICES = ("featurizer", "inference", "fetcher")
 
 
@@ -84,7 +84,7 @@ class Reader:
                 return True
             return False
 
-        wait_for(connected, f"{host}:{port} to answer", 30)
+        wait_for(connected, f"{host}:{port} to answer", 60)
         self.client.loop_start()
 
     def _message(self, client: object, userdata: object, message: mqtt.MQTTMessage) -> None:
@@ -139,13 +139,13 @@ def test_results_reach_the_upstream_broker_after_a_cut_and_audio_never_does(
             genre = [sys.executable, "-m", "services.cli"]
             for service in SERVICES[:2]:
                 start(edge, tmp_path / f"log/{service}", *genre, service, "--config", str(config), "--instance", "1")
-            wait_for(lambda: "genre/status/inference/1" in wall.seen, "the edge's status upstream", 60)
+            wait_for(lambda: "genre/status/inference/1" in wall.seen, "the edge's status upstream", 180)
             edge.plug("down")
             start(edge, tmp_path / "log/fetcher", *genre, "fetcher", "--config", str(config), "--instance", "1")
-            wait_for(lambda: here.ledger().get("ended"), "the whole stream, on the edge alone", 120)
+            wait_for(lambda: here.ledger().get("ended"), "the whole stream, on the edge alone", 300)
             assert wall.results() == set()
             edge.plug("up")
-            wait_for(lambda: len(wall.results()) == here.ledger()["windows"], "every result upstream", 120)
+            wait_for(lambda: len(wall.results()) == here.ledger()["windows"], "every result upstream", 240)
             wait_for(lambda: wall.ledger().get("ended"), "the ledger upstream", 30)
     finally:
         wall.close()

@@ -95,6 +95,23 @@ def test_shell_scripts_are_sound(script: str) -> None:
         subprocess.run(["shellcheck", "-s", "sh", str(path)], check=True)
 
 
+def test_without_a_python_the_setup_says_what_to_read_and_the_package_stays_installed(tmp_path: Path) -> None:
+    """JetPack 4.6 and 5 have none that is new enough: theirs is unpacked after the package."""
+    home, programs = tmp_path / "home", tmp_path / "bin"
+    home.mkdir()
+    programs.mkdir()
+    shutil.copy2(ROOT / "deploy/find-python", home / "find-python")
+    for name in ("sh", "dirname", "basename"):
+        (programs / name).symlink_to(shutil.which(name) or "")
+    script = tmp_path / "genre-edge-setup"
+    script.write_text((ROOT / "deploy/deb/genre-edge-setup").read_text().replace("/usr/lib/genre-edge", str(home)))
+    done = subprocess.run(
+        ["/bin/sh", str(script)], env={"PATH": str(programs)}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, "install.md" in done.stderr) == (3, True), done.stderr
+    assert "genre-edge-setup || [ $? -eq 3 ]" in (ROOT / "deploy/deb/postinst").read_text()
+
+
 def test_drop_ins_carry_no_secret(tmp_path: Path) -> None:
     made = drop_ins(Path("/etc/genre-edge/broker"), "edge.local", 8883)
     assert set(made) == {f"{unit}.d/broker.conf" for unit in UNITS.values()} | {
@@ -150,6 +167,7 @@ def test_a_bad_scale_is_named(word: str) -> None:
         parse(word)
 
 
+@pytest.mark.timeout(400)
 def test_the_package_passes_lintian_and_holds_what_it_must(tmp_path: Path) -> None:
     if shutil.which("dpkg-deb") is None:
         pytest.skip("dpkg-deb is not installed")
