@@ -20,6 +20,7 @@ SUBCOMMANDS = {
     ),
     "export": ("training.export:export", "write models/<name>/: ONNX, card, Triton configuration"),
     "quantize": ("training.quantize:quantize", "the widest convolutions of models/<name>/ in int8: half the time"),
+    "distil": ("training.distil:distil", "teach a small network what musicnn answers, write it to models/<name>/"),
     "export-vgg16": ("training.vgg16_export:export_vgg16", "write models/vgg16/ from a reproduced VGG16, int8"),
     "figures": ("training.figures:figures", "the paper's figures from a finished run"),
 }

@@ -14,7 +14,6 @@ from services.errors import GenreError
 from services.inference.card import MODEL_FILE, Card
 from training import cost, folder, musicnn
 from training.distil_front import Front
-from training.distil_student import append
 from training.export import INGREDIENTS, UNSURE_BELOW
 from training.gtzan import GENRES
 from training.heads import Head
@@ -25,8 +24,8 @@ if TYPE_CHECKING:
     import keras
 
 PROTOCOL = (
-    "{n_clips} pieces (most 2 to 3 s) of GTZAN's fault-filtered training list, 2-fold by artist: each half is judged by "
-    "a student and a head that were taught with the other half's artists only (and with unlabelled music); the same "
+    "{n_clips} pieces (most 2 to 3 s) of GTZAN's fault-filtered training list, 2-fold by artist: each half is judged "
+    "by a student and a head that were taught with the other half's artists only (and with unlabelled music); the same "
     "windows give the teacher {teacher_clips:.1%} of clips and {teacher_windows:.1%} of windows"
 )
 COLUMNS = ("name", "licence", "source")
@@ -53,6 +52,8 @@ def ingredients(path: Path | None) -> list[dict[str, str]]:
 
 def network(front: Front, student: keras.Model, head: Head) -> Any:
     """Return the whole network as an ONNX model: features [batch, 187, 96] to scores [batch, 10]."""
+    from training.distil_student import append  # Loads Keras, which takes seconds.
+
     graph = Graph()
     tags = append(graph, student, front.append(graph, "features"))
     head.append(graph, tags, "certain")

@@ -169,7 +169,9 @@ def _save(model: keras.Model, state: Path, key: str, epoch: int, line: dict[str,
         history = json.loads(state.read_text(encoding="utf-8"))["history"] if epoch > 1 else []
         folder.mkdir(parents=True, exist_ok=True)
         kept, part = folder / f"epoch-{epoch:04d}.npz", folder / "part.npz"
-        np.savez(part, **{f"v{n}": np.asarray(keras.ops.convert_to_numpy(v)) for n, v in enumerate(_variables(model))})
+        values = [np.asarray(keras.ops.convert_to_numpy(variable)) for variable in _variables(model)]
+        arrays: dict[str, Any] = {f"v{number}": value for number, value in enumerate(values)}
+        np.savez(part, **arrays)
         part.replace(kept)
         text = folder / "part.json"
         text.write_text(json.dumps({"key": key, "history": [*history, line]}), encoding="utf-8")

@@ -144,7 +144,8 @@ def _append_layer(graph: Graph, model: keras.Model, x: str, number: int) -> str:
     kernel, bias = _arrays(model, f"convolution_{number}")
     kernel = kernel.transpose(2, 1, 0)[..., None]
     y = graph.add("Conv", x, graph.weight(kernel), graph.weight(bias), kernel_shape=[3, 1], pads=[1, 0, 1, 0])
-    return graph.affine(graph.add("Relu", y), *_arrays(model, f"scale_{number}"), [1, -1, 1, 1])
+    scale, shift = _arrays(model, f"scale_{number}")
+    return graph.affine(graph.add("Relu", y), scale, shift, [1, -1, 1, 1])
 
 
 def _arrays(model: keras.Model, name: str) -> list[NDArray[np.float64]]:

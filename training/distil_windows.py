@@ -110,27 +110,31 @@ class Library:
 class Draw:
     """Draws windows from a library, changed at random: speed, mixtures of two, level, tone."""
 
-    def __init__(self, library: Library, recipe: Recipe) -> None:
-        """Take what to draw from: a piece by the square root of its length, for long ones hold more of the same."""
-        self._library = library
+    def __init__(self, library: Library, recipe: Recipe, partners: Library | None = None) -> None:
+        """Take what to draw from: a piece by the square root of its length, for long ones hold more of the same.
+
+        Args:
+            partners: what half of the mixtures take their second part from.
+        """
+        self._library, self._partners = library, partners or library
         self._featurizer = Featurizer(recipe)
-        weights = np.sqrt([pcm.size for pcm in library.pcm])
-        self._weights = weights / weights.sum()
 
     def features(self, seed: Sequence[int]) -> NDArray[np.float32]:
         """Return the features of one window, shape [frames, bands]; the same for the same seed."""
         rng = np.random.default_rng(list(seed))
-        signal = self._heard(rng)
+        signal = self._heard(rng, self._library)
         if rng.random() < 0.35:
-            signal = signal + self._heard(rng) * np.float32(10 ** (rng.uniform(-14, 2) / 20))
+            other = self._heard(rng, self._partners if rng.random() < 0.5 else self._library)
+            signal = signal + other * np.float32(10 ** (rng.uniform(-14, 2) / 20))
         signal /= max(1.0, float(np.abs(signal).max()))
         made = self._featurizer.features(signal[None])[0]
         return _toned(rng, made)
 
-    def _heard(self, rng: np.random.Generator) -> NDArray[np.float32]:
+    def _heard(self, rng: np.random.Generator, library: Library) -> NDArray[np.float32]:
         """Return one window of one piece in -1..1; silence is drawn again, five times at most."""
+        weights = np.sqrt([pcm.size for pcm in library.pcm])
         for _ in range(5):
-            pcm = self._library.pcm[rng.choice(len(self._weights), p=self._weights)]
+            pcm = library.pcm[rng.choice(len(weights), p=weights / weights.sum())]
             speed = 2 ** rng.uniform(-0.3, 0.3) if rng.random() < 0.5 else 1.0
             needed = round(WINDOW * speed) + 1
             start = int(rng.integers(0, max(1, pcm.size - needed + 1) if pcm.size >= needed else pcm.size))
