@@ -387,9 +387,9 @@ class Bus:
 
     def _send_subscribe(self, filters: list[str]) -> None:
         options = SubscribeOptions(qos=1, noLocal=False)
-        _, mid = self._client.subscribe([(topic_filter, options) for topic_filter in filters])
-        if mid is not None:
-            with self._lock:
+        with self._lock:  # the SUBACK waits for this lock, so it can't come before its filters are noted
+            _, mid = self._client.subscribe([(topic_filter, options) for topic_filter in filters])
+            if mid is not None:
                 self._subscribing[mid] = filters
 
     def _suback(
