@@ -66,12 +66,12 @@ def assert_no_overflow(model: Any) -> None:
     assert kernels and 2 * 255 * max(int(np.abs(kernel).max()) for kernel in kernels) < 2**15
 
 
-@pytest.mark.parametrize("name", model_names(MODELS))
-def test_no_shipped_int8_model_overflows_on_an_older_processor(name: str) -> None:
-    card = load_card(MODELS, name)
-    if "int8" not in card.precision:
-        pytest.skip(f"{name} is {card.precision}")
-    assert_no_overflow(onnx.load(card.path()))
+def test_no_shipped_int8_model_overflows_on_an_older_processor() -> None:
+    cards = [load_card(MODELS, name) for name in model_names(MODELS)]
+    small = [card for card in cards if "int8" in card.precision]
+    assert small
+    for card in small:
+        assert_no_overflow(onnx.load(card.path()))
 
 
 def test_a_network_without_pooled_convolutions_is_refused() -> None:
