@@ -40,6 +40,8 @@ def made(folder: Path, models_dir: Path, hls: Path) -> Path:
     """
     repository = folder / "models"
     repository.mkdir(parents=True, exist_ok=True)
+    if repository.resolve() == models_dir.resolve():
+        return repository
     for link in repository.iterdir():
         if link.is_symlink():
             link.unlink()

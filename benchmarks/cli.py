@@ -56,7 +56,7 @@ def bench() -> None:
     """Measure what the pipeline costs.
 
     \b
-    Example: genre bench pipeline --model fast --repeats 5
+    Example: genre bench pipeline --model musicnn-small --repeats 5
     """
     _check()
 
@@ -147,7 +147,7 @@ def scale() -> None:
     """Replicas of each service, streams, hosts.
 
     \b
-    Example: genre bench scale streams --model fast --count 1 --count 10 --count 200
+    Example: genre bench scale streams --model musicnn-small --count 1 --count 10 --count 200
     """
 
 
@@ -184,7 +184,7 @@ def streams(
     """Live streams at their own pace, from one to hundreds: CPU of each, latency, memory, what keeps up.
 
     \b
-    Example: genre bench scale streams --model fast --count 10 --count 200
+    Example: genre bench scale streams --model musicnn-small --count 10 --count 200
     """
     from benchmarks import live_streams as benchmark
 
