@@ -71,6 +71,11 @@ def told(scratch: Path, packages: list[Path]) -> list[str]:
         (system / "proof.service").write_text(SERVICE)
         (system / "multi-user.target.wants/proof.service").symlink_to("/etc/systemd/system/proof.service")
         (system / "serial-getty@ttyS0.service").symlink_to("/dev/null")
+        # Emulated, a service takes minutes to start; how fast it is, is not what is tested here.
+        for name in ("genre-fetcher", "genre-featurizer@", "genre-inference@", "genre-dashboard"):
+            patience = system / f"{name}.service.d"
+            patience.mkdir(exist_ok=True)
+            (patience / "slow.conf").write_text("[Service]\nTimeoutStartSec=900\nWatchdogSec=0\n")
         glutton = system / f"{GLUTTON}.service.d"
         glutton.mkdir()
         (glutton / "eat.conf").write_text(
