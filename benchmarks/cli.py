@@ -128,7 +128,7 @@ def stages(only: str, triton: bool, out: Path, music: Path | None, models_dir: P
 @_shared
 @click.pass_context
 def all_(ctx: click.Context, out: Path, music: Path | None, models_dir: Path, repeats: int) -> None:
-    """Everything below, one after the other, with its defaults; about an hour on two idle cores.
+    """Everything below, one after the other, with its defaults; it takes long.
 
     \b
     Example: genre bench all --out results

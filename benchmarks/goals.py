@@ -71,7 +71,7 @@ def judged(cases: list[Case], ratios: dict[str, Spread], live: dict[str, Any]) -
                         _goal(f"{case.name}: {name}", "<= 130 MiB, < 1.5 s", f"{peak:.0f} MiB, {start:.2f} s", False)
                     )
     for name, values in live.items():
-        if name.startswith("musicnn"):
+        if name.startswith("musicnn,"):
             goals.append(
                 _goal(
                     f"latency p99, one live stream, {name}",

@@ -6,13 +6,14 @@ The origin is a process of its own and nobody's cost. Start at `streams`.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from benchmarks import bench_models
 from benchmarks.accounting import figure, others_busy, percentile
-from benchmarks.material import Material, origin
+from benchmarks.material import SEGMENT_S, Material, origin
 from benchmarks.power import Meter
 from benchmarks.report import Report, lines
 from benchmarks.services_run import Field
@@ -71,11 +72,14 @@ def _live(models: Path, model: str, backend: str, url: str, count: int, hop: int
         field.listen(urls)
         expected = count * SAMPLE_RATE / hop
 
-        def heard() -> set[str]:
-            return {one.stream for one in field.seen.results}
+        # Each begins with three segments at once; what is measured begins when all of that burst is answered.
+        burst = int(3 * SEGMENT_S * SAMPLE_RATE / hop) - 1
 
-        field.wait(lambda: len(heard()) == count, 30 + 0.5 * count, "not every stream gives results")
-        time.sleep(min(12.0, 3.0 + 0.1 * count))  # the first segments of each come at once: let that burst pass
+        def past_the_start() -> bool:
+            heard = Counter(one.stream for one in field.seen.results)
+            return len(heard) == count and min(heard.values()) >= burst
+
+        field.wait(past_the_start, 60 + 1.0 * count, "not every stream gets past its start")
         account, began, before = field.account(), time.monotonic(), len(field.seen.results)
         with others_busy(lambda: sum(use.cpu_s for use in account.since_start().values())) as others, Meter() as meter:
             time.sleep(seconds)
