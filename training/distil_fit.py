@@ -19,12 +19,11 @@ from numpy.typing import NDArray
 
 from services.errors import GenreError
 from training.distil_student import SMALLEST
-from training.distil_windows import Labelled, Progress
+from training.distil_windows import ANEW, Labelled, Progress, broken_off
 
 if TYPE_CHECKING:
     from training.distil import Plan
 
-ANEW = "remove that folder or give another --out"
 HIDDEN_WEIGHT = 0.5
 
 
@@ -68,7 +67,7 @@ def teach(
     """
     keras.utils.set_random_seed(plan.seed)
     state = folder / "state.json"
-    done = _done(state, key)
+    done = len(broken_off(state, key).get("history", []))
     count = len(labelled.features)
     steps = -(-count // plan.batch)
     model = begin()
@@ -131,19 +130,6 @@ def answers(model: keras.Model, features: NDArray[Any], batch: int = 64) -> NDAr
         for first in range(0, len(features), batch)
     ]
     return np.asarray(np.concatenate(parts), np.float32)
-
-
-def _done(state: Path, key: str) -> int:
-    """Return how many epochs of a broken-off run are whole."""
-    if not state.is_file():
-        return 0
-    try:
-        found = json.loads(state.read_text(encoding="utf-8"))
-        if found["key"] == key:
-            return len(found["history"])
-    except (ValueError, KeyError, TypeError):
-        pass
-    raise GenreError(str(state.parent), "holds a run with other music or options", ANEW)
 
 
 def _variables(model: keras.Model) -> list[Any]:

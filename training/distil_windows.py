@@ -27,6 +27,8 @@ from services.featurizer.windows import SILENT_DBFS, WINDOW, levels
 from services.inference.card import INPUT, MODEL_FILE, Card
 from training.musicnn import BANDS, FRAMES, TAGS
 
+ANEW = "remove that folder or give another --out"
+
 Progress = Callable[[str, int, int], None]
 Pcm = NDArray[np.int16]
 LONGEST_S = 100
@@ -230,7 +232,7 @@ def label(
     state = folder / "state.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        done = _done(state, key)
+        done = int(broken_off(state, key).get("done", 0))
         features = _grown(folder / "features.f16", np.float16, count, FRAMES, BANDS)
         logits = _grown(folder / "logits.f32", np.float32, count, len(TAGS))
         hidden = _grown(folder / "hidden.f16", np.float16, count, teacher.hidden)
@@ -254,19 +256,21 @@ def label(
     return Labelled(features, logits, hidden)
 
 
-def _done(state: Path, key: str) -> int:
-    """Return how many windows of a broken-off run are whole."""
+def broken_off(state: Path, key: str) -> dict[str, Any]:
+    """Return what a broken-off run noted of itself; nothing where there was none.
+
+    Raises:
+        GenreError: it had other music or options than `key` stands for.
+    """
     if not state.is_file():
-        return 0
+        return {}
     try:
-        found = json.loads(state.read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads(state.read_text(encoding="utf-8"))
         if found["key"] == key:
-            return int(found["done"])
+            return found
     except (ValueError, KeyError, TypeError):
         pass
-    raise GenreError(
-        str(state.parent), "holds windows of other music or options", "remove it or give another --out folder"
-    )
+    raise GenreError(str(state.parent), "holds a run with other music or options", ANEW)
 
 
 def _grown(path: Path, dtype: Any, count: int, *shape: int) -> Any:
