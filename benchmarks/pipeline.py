@@ -140,7 +140,7 @@ def latency(stage: Stage, model: str, backend: str, seconds: float) -> dict[str,
     stage.material.live()
     with Field(model, stage.models, backend) as field_:
         field_.listen({"live": f"http://127.0.0.1:{stage.proxy.port}/live/onair.m3u8"})
-        field_.wait(lambda: len(field_.seen.results) >= 8, 60, "no result of the live stream")
+        field_.wait(lambda: len(field_.seen.results) >= 12, 60, "no result of the live stream")
         skip = len(field_.seen.results)  # the start, where three segments come at once, is not what a listener meets
         want = skip + max(4, int(seconds / 1.5))
         field_.wait(lambda: len(field_.seen.results) >= want, 3 * seconds + 30, "the live stream fell behind")
