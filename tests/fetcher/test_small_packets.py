@@ -56,6 +56,7 @@ def test_chunks_fit_and_nothing_is_lost(tmp_path: Path, origin: Origin, limited_
             wait_for(lambda: world.chunks, "large chunks", 30)
             assert max(chunk.pcm.nbytes for chunk in world.chunks) > ONE_WINDOW
             mosquitto.stop()
+            wait_for(lambda: not bus.connected, "the last of the large chunks", 30)
             world.chunks.clear()
             configured(tmp_path, port, 150_000)
             world.answering = True
