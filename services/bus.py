@@ -115,19 +115,28 @@ class _Client(mqtt.Client):
             return MQTTErrorCode.MQTT_ERR_NO_CONN
         return super()._send_publish(*args, **named)
 
-    def keep_to(self, limits: Limits) -> None:
-        """Send no more unacknowledged messages than the broker takes; call it before paho sends again what it kept.
+    def keep_to(self, limits: Limits) -> list[int]:
+        """Send no more and no larger messages than the broker takes; call it before paho sends again what it kept.
 
-        paho does not look at the broker's Receive Maximum, and after a connect it sends all it holds: a broker that
-        keeps to the standard then ends the connection (reason 147), again and again.
+        paho does not look at the broker's limits, and after a connect it sends all it holds: a broker that keeps to the
+        standard then ends the connection (reasons 147 and 149), again and again.
+
+        Returns:
+            The ids of messages that the broker never takes: they are given up.
         """
+        most = limits.maximum_packet_bytes
         with self._out_message_mutex:
+            kept = self._out_messages.values()
+            too_large = [m.mid for m in kept if most is not None and len(m.payload) + PACKET_OVERHEAD_BYTES > most]
+            for mid in too_large:
+                self._out_messages.pop(mid).info._set_as_published()
             self._max_inflight_messages = min(MOST_INFLIGHT, limits.receive_maximum)
             self._inflight_messages = 0
             for place, message in enumerate(self._out_messages.values()):
                 first = place < self._max_inflight_messages
                 message.state = MessageState.MQTT_MS_PUBLISH if first else MessageState.MQTT_MS_QUEUED
                 message.retain = message.retain and limits.retain
+        return too_large
 
     def loop_misc(self) -> MQTTErrorCode:
         """Note the time; paho calls this at the end of every turn of its loop."""
@@ -326,8 +335,11 @@ class Bus:
     def _puback(
         self, client: mqtt.Client, userdata: Any, mid: int, reason: ReasonCode, properties: Properties | None
     ) -> None:
+        self._answered(mid, Receipt(reason.value, str(reason)))
+
+    def _answered(self, mid: int, receipt: Receipt) -> None:
+        """Pass a receipt to whoever waits for it, or keep it for who is about to."""
         # paho holds a lock of its own here that publish() takes too: never hold self._lock around publish().
-        receipt = Receipt(reason.value, str(reason))
         with self._lock:
             waiting = self._waiting.pop(mid, None)
             if waiting is None:
@@ -440,7 +452,8 @@ class Bus:
             self._refused(reason)
             return
         before, self.limits = self.limits, Limits.of(properties)
-        self._client.keep_to(self.limits)
+        for mid in self._client.keep_to(self.limits):
+            self._answered(mid, Receipt(149, f"the broker takes {self.limits.maximum_packet_bytes} bytes at most now"))
         if before.retain and not self.limits.retain:
             log.warning(
                 "broker %s keeps no retained messages: who reads later sees status only as it changes", self.name

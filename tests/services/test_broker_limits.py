@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -127,6 +128,24 @@ def test_a_packet_limit_below_one_window_ends_the_service_in_one_line(
     assert done.returncode == 1
     assert "takes packets of at most 50000 bytes, but this service needs" in last and "max_packet_size" in last
     assert "Traceback" not in done.stderr
+
+
+def test_what_is_under_way_when_the_limit_shrinks_is_told_as_refused_and_the_connection_stays(
+    limited: Limited, buses: Buses
+) -> None:
+    mosquitto = limited()
+    bus = buses(Broker(port=mosquitto.port), "a")
+    mosquitto.process.send_signal(signal.SIGSTOP)  # takes the message and never answers
+    told: list[Receipt] = []
+    bus.publish(Message("genre/events", bytes(300_000)), told.append)
+    mosquitto.kill()
+    mosquitto.config.write_text(mosquitto.config.read_text() + "max_packet_size 150000\n")
+    mosquitto.start()
+    wait_for(lambda: told, "its receipt")
+    assert told[0].code == 149 and "150000" in told[0].text
+    generation = bus.generation
+    assert bus.publish_and_wait(Message("genre/events", b"small"), 10).code in (0, 16)
+    assert bus.generation == generation and bus.fatal is None
 
 
 def test_many_messages_pass_a_broker_that_takes_few_at_once(limited: Limited, buses: Buses) -> None:
