@@ -313,10 +313,10 @@ def _stretch(kind: type[S], message: Message) -> S:
     values: dict[str, str] = {}
     for key, value in message.properties:
         if key in values:
-            raise ContractError(f"user property {key!r} stands twice")
+            raise ContractError(f"user property {key!r:.100} stands twice")
         values[key] = value
     if values.get("contract") != VERSION:
-        raise ContractError(f"user property contract is {values.get('contract')!r}, not {VERSION!r}")
+        raise ContractError(f"user property contract is {values.get('contract')!r:.100}, not {VERSION!r}")
     try:
         stretch = kind.model_validate(values)
     except ValidationError as error:
@@ -518,7 +518,7 @@ class Ack:
         values = dict(message.properties)
         outcome = values.get("outcome")
         if outcome is None or outcome not in get_args(Outcome):
-            raise ContractError(f"user property outcome is {outcome!r}")
+            raise ContractError(f"user property outcome is {outcome!r:.100}")
         try:
             chunk = (message.correlation or b"").decode()
         except UnicodeDecodeError:

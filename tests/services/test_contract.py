@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import jsonschema
@@ -270,6 +271,15 @@ def test_hostile_properties_and_payloads_are_refused_with_a_reason_and_never_cra
             kind.from_message(message)
         except ContractError as error:
             assert 0 < len(str(error)) < 400
+
+
+@pytest.mark.parametrize("strange", [[("contract", "9" * 400)], [("9" * 400, "x")] * 2], ids=["value", "name"])
+def test_what_is_long_is_cut_off_in_the_reason(strange: list[tuple[str, str]]) -> None:
+    good = chunk().to_message(TOPICS)
+    kept = [pair for pair in good.properties if pair[0] not in dict(strange)]
+    with pytest.raises(ContractError, match="99999") as caught:
+        PcmChunk.from_message(replace(good, properties=(*kept, *strange)))
+    assert len(str(caught.value)) < 400
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
