@@ -118,8 +118,8 @@ def floats(frame: av.AudioFrame) -> Native:
 
 def mono(native: Native) -> NDArray[np.float32]:
     """Mix to mono: the mean of all channels. What a broken stream makes of NaN and infinity becomes silence."""
-    mixed = np.array(native[0])
-    for channel in native[1:]:
+    mixed = native[0] + native[1] if len(native) > 1 else np.array(native[0])
+    for channel in native[2:]:
         mixed += channel
     if len(native) > 1:
         mixed *= np.float32(1 / len(native))

@@ -28,6 +28,9 @@ from services.settings import Hls, Stream
 
 # So many segments without audio, and nothing heard before: the stream has none.
 SEGMENTS_WITHOUT_AUDIO = 3
+# Streams decode in turns. Libav lets go of the interpreter's lock several times a packet, and threads that decode at
+# once hand it to and fro: two of them need twice the CPU a second of audio, a hundred of them ten times (measured).
+_DECODING = threading.Lock()
 
 
 class Listener:
@@ -172,7 +175,7 @@ class Listener:
         if report := self.loader.cost(len(data), segment.duration):
             yield report
         missing_before = self.epochs.missing_segments
-        yield from self.epochs.hear(segment, data, init, received_at, live=forgets(playlist))
+        yield from _in_turn(self.epochs.hear(segment, data, init, received_at, live=forgets(playlist)))
         if self.epochs.missing_segments > missing_before:
             cause, detail = self.epochs.last_missing
             if cause in ("no-audio", "encrypted"):
@@ -230,6 +233,16 @@ class Listener:
     def _new_epochs(self) -> Epochs:
         """Make the decoder side anew."""
         return Epochs(self.hls.gap_tolerance_s, self.hls.title_from_extinf, self.native)
+
+
+def _in_turn(heard: Iterator[Heard]) -> Iterator[Heard]:
+    """Yield the items; no other stream decodes while the next one is made, all may while it is handed on."""
+    while True:
+        with _DECODING:
+            item = next(heard, None)
+        if item is None:
+            return
+        yield item
 
 
 def _usable(entry: Entry, at: int | None, listed: dict[int, Segment]) -> bool:

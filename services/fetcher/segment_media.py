@@ -187,32 +187,23 @@ class SegmentMedia:
         Damage inside ends the packets early, as the end of the data would.
         """
         own = self._stream.index
-        try:
-            if not self._id3:
-                yield from (packet for packet in self._demuxed() if packet.size)
-                return
-            for packet in self._demuxed():
-                if packet.stream_index == own:
-                    if packet.size:
-                        yield packet
-                elif packet.size:
-                    at_s = float(packet.pts * packet.time_base) if packet.pts is not None and packet.time_base else None
-                    self.events.append(TimedTags(at_s, id3.read(bytes(packet))))
-        except (av.error.FFmpegError, OverflowError):
-            return
-
-    def _demuxed(self) -> Iterator[av.Packet]:
-        """Yield the packets of audio and ID3, also where a new stream appears in the middle of the segment.
-
-        PyAV does not know of such a stream and stumbles over its first packet (IndexError); asked again, it goes on
-        with the next one.
-        """
+        # PyAV does not know of a stream that appears in the middle of the segment and stumbles over its first packet
+        # (IndexError); asked again, it goes on with the next one.
         for _ in range(MOST_LATE_STREAMS):
             try:
-                yield from self._container.demux([self._stream, *self._id3])
+                for packet in self._container.demux([self._stream, *self._id3]):
+                    if not packet.size:
+                        continue
+                    if not self._id3 or packet.stream_index == own:
+                        yield packet
+                        continue
+                    at_s = float(packet.pts * packet.time_base) if packet.pts is not None and packet.time_base else None
+                    self.events.append(TimedTags(at_s, id3.read(bytes(packet))))
                 return
             except IndexError:
                 continue
+            except (av.error.FFmpegError, OverflowError):
+                return
 
     def start_s(self, first: av.Packet) -> float | None:
         """Return when the segment begins: the timestamp of its first packet or of its ID3 tag."""
