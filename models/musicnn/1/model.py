@@ -1,4 +1,4 @@
-"""Serves ../1/model.onnx in Triton's Python backend: one ONNX Runtime thread, checked against ../card.json.
+"""Serves ../1/model.onnx in Triton's Python backend, two windows side by side, checked against ../card.json.
 
 The same file for every model; 'genre train export' copies it to models/<name>/1/model.py. It runs in Triton's own
 Python, so it imports nothing of the project: numpy below 2, onnxruntime, and what Triton provides.
@@ -7,6 +7,7 @@ Python, so it imports nothing of the project: numpy below 2, onnxruntime, and wh
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import onnxruntime
 import triton_python_backend_utils as pb_utils
 
 INPUT, OUTPUT = "features", "scores"
+SIDE_BY_SIDE = 2
+"""Windows computed at once, each in one thread: half the wait for a message of four, at the same CPU a window."""
 
 
 class TritonPythonModel:
@@ -28,9 +31,10 @@ class TritonPythonModel:
         version = Path(args["model_repository"]) / args["model_version"]
         card = json.loads((version.parent / "card.json").read_text(encoding="utf-8"))
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        # Its arena keeps what the largest layer once needed: 15 to 30 MiB, and no faster.
+        options.enable_cpu_mem_arena = options.enable_mem_pattern = False
         self._session = onnxruntime.InferenceSession(
             str(version / "model.onnx"), options, providers=["CPUExecutionProvider"]
         )
@@ -38,6 +42,11 @@ class TritonPythonModel:
         wanted = [[card["recipe"]["frames"], card["recipe"]["bands"]], [len(card["labels"])]]
         if found != wanted:
             raise pb_utils.TritonModelException(f"model.onnx has shapes {found}, card.json says {wanted}")
+        self._threads = ThreadPoolExecutor(SIDE_BY_SIDE)
+
+    def _one(self, features: Any) -> Any:
+        """Return the scores of one window, [1, labels]."""
+        return self._session.run([OUTPUT], {INPUT: features})[0]
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer a batch of requests; one that gives no finite scores fails alone."""
@@ -45,8 +54,8 @@ class TritonPythonModel:
         for request in requests:
             features = pb_utils.get_input_tensor_by_name(request, INPUT).as_numpy()
             # Window by window: the same numbers to the bit in any batch, and no slower on a CPU.
-            rows = [self._session.run([OUTPUT], {INPUT: features[i : i + 1]})[0] for i in range(len(features))]
-            scores = np.concatenate(rows)
+            rows = self._threads.map(self._one, (features[i : i + 1] for i in range(len(features))))
+            scores = np.concatenate([*rows])
             if np.isfinite(scores).all():
                 responses.append(pb_utils.InferenceResponse([pb_utils.Tensor(OUTPUT, scores)]))
             else:
