@@ -216,7 +216,7 @@ class Inference(Section):
         2,
         ge=1,
         le=64,
-        description="Windows of one message computed side by side (onnx); scale by replicas beyond that.",
+        description="Windows of one message computed side by side while no other waits (onnx).",
     )
     wait_for_reader: bool = Field(
         False, description="Hold results until somebody is subscribed to them, e.g. after a restart of the broker."

@@ -27,8 +27,11 @@ Stamp = tuple[tuple[int, int, int], ...]
 class Backend(Protocol):
     """An engine that answers for one model."""
 
-    def scores(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return calibrated probabilities, float32 [windows, labels], of features [windows, frames, bands]."""
+    def scores(self, features: NDArray[np.float32], hurry: bool = False) -> NDArray[np.float32]:
+        """Return calibrated probabilities, float32 [windows, labels], of features [windows, frames, bands].
+
+        hurry: rather soon than cheaply, for nothing else waits.
+        """
         ...
 
 

@@ -17,7 +17,8 @@ import triton_python_backend_utils as pb_utils
 
 INPUT, OUTPUT = "features", "scores"
 SIDE_BY_SIDE = 2
-"""Windows computed at once, each in one thread: half the wait for a message of four, at the same CPU a window."""
+"""Windows computed at once, each in one thread, while no other request waits: four are ready in half the time, but each
+takes more CPU where two cores are threads of one."""
 
 
 class TritonPythonModel:
@@ -51,10 +52,11 @@ class TritonPythonModel:
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer a batch of requests; one that gives no finite scores fails alone."""
         responses = []
+        each = self._threads.map if len(requests) == 1 else map
         for request in requests:
             features = pb_utils.get_input_tensor_by_name(request, INPUT).as_numpy()
             # Window by window: the same numbers to the bit in any batch, and no slower on a CPU.
-            rows = self._threads.map(self._one, (features[i : i + 1] for i in range(len(features))))
+            rows = each(self._one, (features[i : i + 1] for i in range(len(features))))
             scores = np.concatenate([*rows])
             if np.isfinite(scores).all():
                 responses.append(pb_utils.InferenceResponse([pb_utils.Tensor(OUTPUT, scores)]))
