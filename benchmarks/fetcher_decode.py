@@ -1,7 +1,8 @@
 """Decode and resample: audio-seconds per CPU-second of this fetcher, against one ffmpeg process over the same stream.
 
-Both in the same run, in turns, so that a busy machine slows both. No network: the segments are in memory, and ffmpeg
-reads the same bytes from a file. Run `python -m benchmarks.fetcher_decode`.
+All in the same run, in turns, so that a busy machine slows each. No network: the segments are in memory, and ffmpeg
+reads the same bytes from a file; once with its own resampler, once with the fetcher's (soxr, 28 bits), where it was
+built with that. Run `python -m benchmarks.fetcher_decode`.
 """
 
 from __future__ import annotations
@@ -42,11 +43,11 @@ def ours(segments: list[bytes]) -> float:
     return samples / SAMPLE_RATE / (time.process_time() - began)
 
 
-def ffmpeg(whole: Path, seconds: float) -> float:
+def ffmpeg(whole: Path, seconds: float, *resampler: str) -> float:
     """Let one ffmpeg process do the same; return audio-seconds per CPU-second, its start included."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    command = ["ffmpeg", "-v", "error", "-threads", "1", "-i", str(whole), "-ac", "1", "-ar", str(SAMPLE_RATE)]
-    subprocess.run([*command, "-f", "s16le", "-y", "/dev/null"], check=True)
+    command = ["ffmpeg", "-v", "error", "-threads", "1", "-i", str(whole), *resampler, "-ac", "1"]
+    subprocess.run([*command, "-ar", str(SAMPLE_RATE), "-f", "s16le", "-y", "/dev/null"], check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return seconds / (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
 
@@ -63,10 +64,24 @@ def main() -> None:
         whole = folder / "whole.ts"
         whole.write_bytes(b"".join(segments))
         ours(segments[:4])
-        turns = [(ours(segments), ffmpeg(whole, options.seconds)) for _ in range(options.turns)]
-    fetcher, process = (statistics.median(column) for column in zip(*turns, strict=True))
-    ratio = statistics.median(a / b for a, b in turns)
-    print(json.dumps({"fetcher": round(fetcher), "ffmpeg": round(process), "ratio": round(ratio, 2)}))
+        with_soxr = ("-af", "aresample=resampler=soxr:precision=28") if _knows_soxr() else ()
+        turns = [
+            (ours(segments), ffmpeg(whole, options.seconds), ffmpeg(whole, options.seconds, *with_soxr))
+            for _ in range(options.turns)
+        ]
+    names = ("fetcher", "ffmpeg", "ffmpeg_soxr" if with_soxr else "ffmpeg_again")
+    figures: dict[str, float] = {
+        name: round(statistics.median(column)) for name, column in zip(names, zip(*turns, strict=True), strict=True)
+    }
+    for place, name in enumerate(names[1:], 1):
+        figures[f"ratio_to_{name}"] = round(statistics.median(turn[0] / turn[place] for turn in turns), 2)
+    print(json.dumps(figures))
+
+
+def _knows_soxr() -> bool:
+    """Say whether ffmpeg was built with soxr."""
+    done = subprocess.run(["ffmpeg", "-v", "error", "-buildconf"], capture_output=True, text=True, check=True)
+    return "--enable-libsoxr" in done.stdout + done.stderr
 
 
 if __name__ == "__main__":

@@ -85,6 +85,12 @@ class Recording:
             self._file.close()
             self._wave = None
 
+    def drop_if_empty(self) -> None:
+        """Remove the file where nothing was heard; /dev/null stays."""
+        for path in self.files if not self.samples else ():
+            if path.is_file():
+                path.unlink()
+
 
 # Audio that stays below this (-60 dBFS) for 0.1 s is silence: so quiet that nobody hears it.
 SILENCE, SILENCE_SAMPLES = 33, SAMPLE_RATE // 10
@@ -208,6 +214,10 @@ def record(
                 break
         else:
             ledger.end = ledger.end or "stopped"
+    except GenreError:
+        recording.close()
+        recording.drop_if_empty()
+        raise
     finally:
         listener.close()
         recording.close()

@@ -28,7 +28,6 @@ from tests.classify.dask_processes import process, scheduler, worker
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 pytestmark = [
-    pytest.mark.skipif(not (MODELS / "musicnn" / "card.json").is_file(), reason="needs models/musicnn"),
     pytest.mark.timeout(600),
 ]
 at_length = pytest.mark.skipif(os.environ.get("GENRE_TEST_CATALOGUE") != "1", reason="runs by 'make test-catalogue'")

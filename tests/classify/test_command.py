@@ -13,7 +13,6 @@ import pytest
 import soundfile
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
-pytestmark = pytest.mark.skipif(not (MODELS / "musicnn" / "card.json").is_file(), reason="needs models/musicnn")
 
 
 def genre(*args: str | Path) -> subprocess.CompletedProcess[str]:

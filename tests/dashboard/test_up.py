@@ -20,7 +20,6 @@ MODELS = Path(__file__).resolve().parents[2] / "models"
 
 
 @pytest.mark.skipif(PROGRAM is None, reason="mosquitto is not installed")
-@pytest.mark.skipif(not (MODELS / "musicnn" / "card.json").is_file(), reason="needs models/musicnn")
 def test_genre_up_shows_its_streams_and_lets_its_user_pause_one(tmp_path: Path) -> None:
     music, folder = tmp_path / "music", tmp_path / "run"
     music.mkdir()

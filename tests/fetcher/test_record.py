@@ -82,6 +82,7 @@ def test_bad_input_is_one_line_and_an_exit_code(made: Any, origin: ScriptedOrigi
     for arguments, expected, says in cases:
         code, _, error = record(*arguments)
         assert code == expected and says in error and len(error.strip().splitlines()) == 1
+        assert not (tmp_path / "x.wav").exists(), "a stream of which nothing was heard leaves no file"
 
 
 def test_a_person_reads_seconds_causes_and_how_loud_it_was(made: Any, origin: ScriptedOrigin, tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from services.errors import GenreError
-from services.fetcher.heard import Track
+from services.fetcher.decoder import Decoder
+from services.fetcher.heard import Ended, Track
 from tests.fetcher.builders import (
     Listened,
     ffmpeg,
@@ -303,6 +304,37 @@ def test_a_slow_origin_never_delays_another_stream(made: Any, origin: ScriptedOr
         thread.join(5)
         assert not thread.is_alive()
     never.set()
+
+
+def test_streams_decode_in_turns(made: Any, origin: ScriptedOrigin, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads that decode at once hand the interpreter's lock to and fro: a hundred cost ten times as much as one."""
+    origin.serve(made("ts-aac"))
+    real, at_work, most = Decoder.decode, 0, 0
+
+    def watched(self: Decoder, packet: Any) -> int:
+        nonlocal at_work, most
+        if packet is None:  # the drain at a stream's end takes no time
+            return real(self, packet)
+        at_work += 1
+        most = max(most, at_work)
+        try:
+            return real(self, packet)
+        finally:
+            at_work -= 1
+
+    monkeypatch.setattr(Decoder, "decode", watched)
+    streams = [listener(origin.url("/list.m3u8")) for _ in range(12)]
+    ended: list[list[Ended]] = []
+    threads = [
+        threading.Thread(target=lambda one=one: ended.append([i for i in one.listen() if isinstance(i, Ended)]))
+        for one in streams
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert [len(one) for one in ended] == [1] * 12
+    assert most == 1
 
 
 def test_importing_the_listener_is_light() -> None:
