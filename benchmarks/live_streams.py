@@ -85,7 +85,8 @@ def _live(models: Path, model: str, backend: str, url: str, count: int, hop: int
             time.sleep(seconds)
         wall, results = time.monotonic() - began, field.seen.results[before:]
         used = account.since_start()
-        audio_s = count * wall
+        # By what was answered, not by the clock: some of it may be of segments that came before the measurement.
+        audio_s = max(1, len(results)) * hop / SAMPLE_RATE
         latencies = [one.latency_ms for one in results] or [float("nan")]
         return {
             "streams": count,
