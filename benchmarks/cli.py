@@ -124,6 +124,22 @@ def stages(only: str, triton: bool, out: Path, music: Path | None, models_dir: P
     click.echo(f"results are in {folder}")
 
 
+@bench.command()
+@click.option("--model", default="musicnn", show_default=True, help="Folder under the models folder.")
+@click.option("--scale", type=click.FloatRange(0.01, 5), default=1.0, help="Hear this much of the usual length.")
+@_shared
+def half(model: str, scale: float, out: Path, music: Path | None, models_dir: Path, repeats: int) -> None:
+    """Tensors as float16 on the bus: what it saves, what it does to the answers.
+
+    \b
+    Example: genre bench half --model musicnn-small
+    """
+    from benchmarks import half_tensors
+
+    folder = half_tensors.run(out.resolve(), models_dir, music, model, repeats, scale, _say)
+    click.echo(f"results are in {folder}")
+
+
 @bench.command("all")
 @_shared
 @click.pass_context
@@ -134,7 +150,7 @@ def all_(ctx: click.Context, out: Path, music: Path | None, models_dir: Path, re
     Example: genre bench all --out results
     """
     shared = {"out": out, "music": music, "models_dir": models_dir, "repeats": repeats}
-    for command in (pipeline, http_, stages, replicas, streams):
+    for command in (pipeline, http_, stages, half, replicas, streams):
         ctx.invoke(command, **shared)
     if os.geteuid() == 0:
         ctx.invoke(hosts, **shared)

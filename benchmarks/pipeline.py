@@ -70,9 +70,11 @@ class Stage:
             "mqtt_bytes": 0,
         }
 
-    def services(self, excerpt: Excerpt, model: str, backend: str) -> dict[str, Any]:
-        """Run (c)."""
-        with Field(model, self.models, backend) as field_:
+    def services(
+        self, excerpt: Excerpt, model: str, backend: str, overrides: dict[str, dict[str, Any]] | None = None
+    ) -> dict[str, Any]:
+        """Run (c), with these sections of the configuration if any."""
+        with Field(model, self.models, backend, overrides=overrides) as field_:
             self.proxy.counts()
             account, before, began = field_.account(), field_.mqtt_bytes(), time.monotonic()
             field_.listen({"one": self.url(excerpt)})
