@@ -44,18 +44,23 @@ class Watch:
         self._models: set[str] = set()
 
     def live(self) -> bool:
-        """Whether it answers at all; it does so once its models are loaded."""
+        """Whether it answers at all; it does so once its models are loaded, or could not be."""
         try:
             return bool(self._client.is_server_live(client_timeout=self._deadline_s))
         except InferenceServerException:
             return False
 
+    def loaded(self) -> tuple[set[str], dict[str, str]]:
+        """Return the models that are ready, and why each one that did not load is not."""
+        index = self._client.get_model_repository_index(client_timeout=self._deadline_s)
+        ready = {model.name for model in index.models if model.state == "READY"}
+        return ready, {model.name: model.reason for model in index.models if model.name not in ready and model.reason}
+
     def well(self) -> str:
         """Return what is wrong, '' where every model answers; one that was ready once must go on answering."""
         name = "the server"
         try:
-            index = self._client.get_model_repository_index(client_timeout=self._deadline_s)
-            self._models |= {model.name for model in index.models if model.state == "READY"}
+            self._models |= self.loaded()[0]
             for name in sorted(self._models):
                 self._canary(name)
         except InferenceServerException as error:
@@ -80,8 +85,24 @@ def sweep(folder: Path = Path("/dev/shm")) -> None:
                 left.unlink()
 
 
+def explicit(command: list[str]) -> list[str]:
+    """Return the command that loads every model of its repository by name.
+
+    Services may then ask for a model again, when its process died or its folder holds another version; by default
+    Triton refuses that. `--load-model=*` is not known to the Triton of JetPack 4.6.
+    """
+    repository = next((word.partition("=")[2] for word in command if word.startswith("--model-repository=")), None)
+    if repository is None or any(word.startswith("--model-control-mode") for word in command):
+        return command
+    names = sorted(config.parent.name for config in Path(repository).glob("*/config.pbtxt"))
+    return [*command, "--model-control-mode=explicit", *(f"--load-model={name}" for name in names)]
+
+
 def run(command: list[str], url: str) -> int:
-    """Run the server until it ends or a signal comes; return its exit code, 0 after a signal."""
+    """Run the server until it ends or a signal comes; return its exit code, 0 after a signal.
+
+    A server that could load none of its models is ended, with what it says of each.
+    """
     stop = threading.Event()
 
     def end(number: int, frame: FrameType | None) -> None:
@@ -92,8 +113,8 @@ def run(command: list[str], url: str) -> int:
     sweep()
     every_s = watchdog_interval_s() or 20.0
     watch = Watch(url, deadline_s=every_s / 2)
-    server = subprocess.Popen(command)
-    ready, said, next_look = False, "", 0.0
+    server = subprocess.Popen(explicit(command))
+    ready, barren, said, next_look = False, False, "", 0.0
     while server.poll() is None and not stop.wait(0.2):
         if time.monotonic() < next_look:
             continue
@@ -101,6 +122,13 @@ def run(command: list[str], url: str) -> int:
             ready = watch.live()
             next_look = time.monotonic() + (0.0 if ready else 0.5)
             if ready:
+                models, missing = watch.loaded()
+                for name, reason in sorted(missing.items()):
+                    print(f"model {name} is not loaded: {reason}"[:500], file=sys.stderr, flush=True)
+                if not models:
+                    print("no model is loaded; ending", file=sys.stderr, flush=True)
+                    barren = True
+                    break
                 notify("READY=1")
             continue
         wrong = watch.well()
@@ -120,7 +148,7 @@ def run(command: list[str], url: str) -> int:
     except subprocess.TimeoutExpired:
         server.kill()
         server.wait()
-    return 0
+    return int(barren)
 
 
 def main() -> int:

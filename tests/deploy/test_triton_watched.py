@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,6 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import psutil
 import pytest
@@ -26,13 +29,13 @@ BEAT_S = 0.5
 class Watched:
     """The wrapper with its server, and what it tells systemd."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, models: Path = ROOT / "models") -> None:
         try:
             bundle = triton_server.find()
         except GenreError as error:
             pytest.skip(str(error))
         ports = (free_port(), free_port(), free_port())
-        child = triton_server.child(bundle, ROOT / "models", "musicnn", folder, ports, folder / "log")
+        child = triton_server.child(bundle, models, "musicnn", folder, ports, folder / "log")
         assert child.env is not None
         server_env = [f"{name}={child.env[name]}" for name in ("PATH", "LD_LIBRARY_PATH")]
         self.words: list[str] = []
@@ -73,6 +76,14 @@ class Watched:
         self._socket.close()
 
 
+def watched_module() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("watched", ROOT / "deploy/triton/watched.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture
 def watched(tmp_path: Path) -> Iterator[Watched]:
     under_watch = Watched(tmp_path)
@@ -111,3 +122,29 @@ def test_when_the_server_dies_so_does_the_unit_with_a_failure(watched: Watched) 
     wait_for(lambda: "READY=1" in watched.words, "READY=1", 60)
     watched.server().kill()
     assert watched.process.wait(30) not in (0, None)
+
+
+def test_a_server_that_could_load_no_model_says_why_and_never_that_it_is_ready(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "models/musicnn", tmp_path / "models/musicnn")
+    (tmp_path / "models/musicnn/1/model.onnx").write_bytes(b"nonsense")
+    under_watch = Watched(tmp_path, tmp_path / "models")
+    try:
+        assert under_watch.process.wait(60) == 1
+    finally:
+        under_watch.end()
+    said = under_watch.log.read_text()
+    assert "model musicnn is not loaded: " in said and "no model is loaded; ending" in said
+    assert "READY=1" not in under_watch.words
+
+
+def test_every_model_of_the_repository_is_loaded_by_name(tmp_path: Path) -> None:
+    for name in ("b", "a"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.pbtxt").touch()
+    (tmp_path / "no-model").mkdir()
+    command = ["tritonserver", f"--model-repository={tmp_path}", "--grpc-port=1"]
+    assert watched_module().explicit(command) == [
+        *command, "--model-control-mode=explicit", "--load-model=a", "--load-model=b"
+    ]  # fmt: skip
+    chosen = [*command, "--model-control-mode=none"]
+    assert watched_module().explicit(chosen) == chosen
