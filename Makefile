@@ -66,7 +66,7 @@ test: .venv/dev.stamp .venv-triton/stamp lint ## Set up and run the tests
 
 # In namespaces of its own: whatever happens, its mounts, processes and networks are gone when it ends.
 DEPLOY_PROGRAMS := debootstrap mmdebstrap qemu-system-x86_64 qemu-aarch64-static systemd-nspawn lintian nginx ip
-test-deploy: .venv/dev.stamp .venv-triton/stamp ## Boot real systems with the package (root; about 20 minutes)
+test-deploy: .venv/dev.stamp .venv-triton/stamp ## Boot real systems with the package (root; about 15 minutes)
 	@for program in $(DEPLOY_PROGRAMS); do command -v $$program >/dev/null || { echo "test-deploy: needs $$program:" \
 		"apt install debootstrap mmdebstrap qemu-system-x86 qemu-user-static systemd-container lintian nginx iproute2"; \
 		exit 1; }; done
