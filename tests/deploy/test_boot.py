@@ -160,7 +160,8 @@ def test_a_triton_that_hangs_is_ended_by_the_watchdog_and_answers_again(machine:
     except GenreError as error:
         pytest.skip(str(error))
     installed_triton.install(machine, bundle)
-    machine.run("systemctl daemon-reload && systemctl start genre-triton")
+    started = machine.run("systemctl daemon-reload && systemctl start genre-triton", check=False)
+    assert started.returncode == 0, machine.run("journalctl -u genre-triton -n 80").stdout
     assert "good" in installed_triton.check(machine)
     server = machine.run("pidof tritonserver").stdout.strip()
     machine.run(f"kill -STOP {server}")
