@@ -85,6 +85,8 @@ def quiet() -> None:
         if name.split(".")[0] in ("distributed", "tornado", "asyncio"):
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     warnings.filterwarnings("ignore", module=r"distributed\..*")
+    # A Ctrl-C that comes while Dask hands a coroutine to its loop leaves that one behind: nothing to tell a person.
+    warnings.filterwarnings("ignore", message=r"coroutine .* was never awaited", category=RuntimeWarning)
 
 
 class Cluster:
