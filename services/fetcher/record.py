@@ -196,10 +196,10 @@ def record(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
     recording, ledger = Recording(out, native), Ledger()
+    listener = Listener(stream, hls, stop, native=recording.write_native if native else None)
     if not native:
         recording.open(SAMPLE_RATE, 1)
     began = time.monotonic()
-    listener = Listener(stream, hls, stop, native=recording.write_native if native else None)
     try:
         for item in listener.listen():
             ledger.note(item)
