@@ -19,6 +19,7 @@ SUBCOMMANDS = {
         "accuracy, confusion and calibration of a model, from audio or taggrams",
     ),
     "export": ("training.export:export", "write models/<name>/: ONNX, card, Triton configuration"),
+    "prune": ("training.prune:prune", "leave filters out of models/<name>/ that never move: the same answers, sooner"),
     "quantize": ("training.quantize:quantize", "the widest convolutions of models/<name>/ in int8: half the time"),
     "distil": ("training.distil:distil", "teach a small network what musicnn answers, write it to models/<name>/"),
     "export-vgg16": ("training.vgg16_export:export_vgg16", "write models/vgg16/ from a reproduced VGG16, int8"),

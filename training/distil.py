@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from training.distil_student import Upper
 
 LEAST_PIECES = 50
-FOR_IMPORTANCE = 300
-"""Windows that tell which filters matter."""
 
 
 @dataclass(frozen=True)
@@ -86,13 +84,13 @@ class Heard:
 @click.option("--version", "model_version", default="1", show_default=True, help="Version written into the card.")
 @click.option("--licences", type=click.Path(path_type=Path), help="CSV file for the card: name, licence, source.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("results/distil"), show_default=True)
-@click.option("--windows", type=click.IntRange(64, 10_000_000), default=10_000, show_default=True, help="Of --music.")
+@click.option("--windows", type=click.IntRange(64, 10_000_000), default=40_000, show_default=True, help="Of --music.")
 @click.option(
-    "--own-windows", type=click.IntRange(64), default=2_000, show_default=True, help="Of each half of pieces."
+    "--own-windows", type=click.IntRange(64), default=6_000, show_default=True, help="Of each half of pieces."
 )
 @click.option("--epochs", type=click.IntRange(1, 10_000), default=8, show_default=True)
 @click.option("--batch", type=click.IntRange(2, 4_096), default=64, show_default=True, help="Windows a step.")
-@click.option("--learning-rate", type=click.FloatRange(0, min_open=True), default=0.001, show_default=True)
+@click.option("--learning-rate", type=click.FloatRange(0, min_open=True), default=0.0003, show_default=True)
 @click.option("--seed", type=click.IntRange(0, 2**31), default=1, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def distil(
@@ -115,7 +113,7 @@ def distil(
         raise GenreError(f"model {name!r}", "is the teacher itself", "give the student another --name")
     card = load_card(models, teacher)
     teaching = Teacher(card)
-    whole = Front.of(onnx.load(card.float_path() or card.path()))
+    front = Front.of(onnx.load(card.float_path() or card.path()))
     lists = splits.load_lists(lists_dir) if lists_dir else splits.find_lists(pieces)
     if lists is None:
         raise GenreError(str(pieces), "has no fault-filtered lists", f"give --splits; {splits.GET_LISTS}")
@@ -127,7 +125,7 @@ def distil(
     files = audio_files(music)
     heard = hear(clips, card, teaching, seed)
     sets = labelled_sets(files, heard, card, teaching, plan, out)
-    student, front, found, head = taught(whole, card, heard, sets, data, plan, out)
+    student, found, head = taught(front, card, heard, sets, data, plan, out)
     about: dict[str, Any] = {"compared": found.as_dict(), **told(plan, heard, found)}
     (out / "distil.json").write_text(json.dumps(about, indent=2), encoding="utf-8")
     made = write(models, name, model_version, card, front, student, head, about, made_of)
@@ -207,24 +205,22 @@ def labelled_sets(
 
 
 def taught(
-    whole: Front, card: Card, heard: Heard, sets: tuple[Labelled, ...], data: taggrams.Taggrams, plan: Plan, out: Path
-) -> tuple[keras.Model, Front, Any, heads.Head]:
+    front: Front, card: Card, heard: Heard, sets: tuple[Labelled, ...], data: taggrams.Taggrams, plan: Plan, out: Path
+) -> tuple[keras.Model, Any, heads.Head]:
     """Teach three students: one without each half, to judge by, and one with everything, to ship.
 
     Returns:
-        The student to ship, its front, what the comparison found, and its head.
+        The student to ship, what the comparison found, and its head.
     """
     with quiet():  # TensorFlow takes seconds to import; what is wrong with the music has been told by now.
         from training import distil_fit, distil_judge
         from training.distil_student import Upper, build
     upper: Upper = Upper(onnx.load(card.float_path() or card.path()))
-    # Unlabelled music alone chooses the filters: the halves stay apart.
-    front, places = whole.only(upper.importance(whole.run(sets[0].features[:FOR_IMPORTANCE])))
     fronts = [Labelled(front.run(part.features, show), part.logits, part.hidden) for part in (*sets, heard.labelled)]
 
     def begin() -> keras.Model:
-        model = build(len(places))
-        upper.begin(model, places)
+        model = build(front.channels)
+        upper.begin(model)
         return model
 
     students = {}
@@ -241,7 +237,7 @@ def taught(
     teacher_tags = np.asarray(1 / (1 + np.exp(-heard.labelled.logits.astype(np.float64))), np.float32)
     pieces = distil_judge.Pieces(heard.clips, heard.clip_of, heard.half, teacher_tags, own_tags)
     head, found = distil_judge.compare(data, pieces, heads.FITTERS["gaussians"])
-    return students[None], front, found, head
+    return students[None], found, head
 
 
 def told(plan: Plan, heard: Heard, found: Any) -> dict[str, Any]:
@@ -250,7 +246,7 @@ def told(plan: Plan, heard: Heard, found: Any) -> dict[str, Any]:
     weakest = sorted(found.student.per_genre.items(), key=lambda item: item[1])[:4]
     return {
         "training": {
-            "student": "240 of the teacher's 561 filters at a quarter of the frames; layers behind them begun from it",
+            "student": "the teacher's filters at half of the frames and bands; the layers behind them begun from it",
             "data": f"{plan.windows} windows of unlabelled music, {plan.own_windows} drawn from each half of "
             f"{len(heard.clips)} GTZAN pieces, and the pieces' {len(heard.clip_of)} windows; no genre label",
             "taught": f"{plan.epochs} passes, AdamW {plan.learning_rate} falling along a cosine, seed {plan.seed}",

@@ -86,8 +86,8 @@ def write(
     values = {
         "name": name,
         "version": version,
-        "summary": "Fast and less accurate: musicnn's most important filters at a quarter of the frames, upper layers "
-        "taught by musicnn.",
+        "summary": "Fast: musicnn at half of the frames and half of the bands, the layers behind its filters "
+        "taught by musicnn itself.",
         "labels": GENRES,
         "recipe": teacher.recipe,
         "recipe_digest": teacher.recipe_digest,

@@ -1,12 +1,11 @@
-"""The student's front: the teacher's own filters, the ones that matter most, at a quarter of the frames and half the
-bands.
+"""The student's front: the teacher's own filters at half of the frames and half of the bands.
 
-Taken from musicnn's float ONNX file as training/musicnn.py writes it, and not trained further. Start at `Front.of`.
+Taken from musicnn's ONNX file as training/prune.py leaves it, and not trained further. Start at `Front.of`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,14 +16,14 @@ from onnx import numpy_helper
 
 from services.errors import GenreError
 from training.musicnn import BANDS, FRAMES
+from training.musicnn_graph import branches
 from training.onnx_graph import Graph
+from training.prune import BLOCK
 
-STRIDE = 4
-"""Frames between two places of a filter (64 ms)."""
+STRIDE, STEP = 2, 2
+"""Frames (32 ms) and bands between two places of a filter."""
 FRAMES_OUT = -(-FRAMES // STRIDE)
-KEPT = (96, 96, 16, 16, 16)
-"""Filters that are kept of each of musicnn's five kinds (204, 204, 51, 51, 51)."""
-CHANNELS = sum(KEPT)
+BRANCHES, MOST_CHANNELS = 5, 128
 Array = NDArray[np.float32]
 
 
@@ -37,15 +36,6 @@ class Branch:
     sign: Array
     scale: Array
     shift: Array
-
-    def only(self, rows: NDArray[np.intp]) -> Branch:
-        """Return some of the filters."""
-        return Branch(*(part[rows] for part in (self.kernel, self.bias, self.sign, self.scale, self.shift)))
-
-    @property
-    def step(self) -> int:
-        """Bands between two places; filters of a single band look at each fourth."""
-        return 4 if self.kernel.shape[3] == 1 else 2
 
 
 @dataclass(frozen=True)
@@ -64,33 +54,23 @@ class Front:
             GenreError: for another network, or its int8 form.
         """
         weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-        after = {name: node for node in model.graph.node for name in node.input}
         start = [node.op_type for node in model.graph.node[:3]]
-        branches = []
-        for node in model.graph.node:
-            chain = [node]
-            while len(chain) < 7 and chain[-1].output[0] in after:
-                chain.append(after[chain[-1].output[0]])
-            kinds = [link.op_type for link in chain]
-            if kinds == ["Conv", "MaxPool", "Slice", "Mul", "Relu", "Mul", "Add"]:
-                sign, scale, shift = (weights[chain[place].input[1]].reshape(-1) for place in (3, 5, 6))
-                kernel, bias = (weights[name][: len(sign)] for name in node.input[1:3])
-                branches.append(Branch(kernel, bias, sign, scale, shift))
-        if start != ["Reshape", "Mul", "Add"] or len(branches) != len(KEPT):
-            raise GenreError("the teacher", "is not musicnn's float form", "take models/musicnn with its fp32.onnx")
+        found = []
+        for chain in branches(model.graph):
+            sign, scale, shift = (weights[chain[place].input[1]].reshape(-1) for place in (3, 5, 6))
+            kernel, bias = (weights[name][: len(sign)] for name in chain[0].input[1:3])
+            found.append(Branch(kernel, bias, sign, scale, shift))
+        if start != ["Reshape", "Mul", "Add"] or len(found) != BRANCHES:
+            raise GenreError("the teacher", "is not musicnn's float form", "take models/musicnn")
+        if sum(len(branch.bias) for branch in found) > MOST_CHANNELS:
+            raise GenreError("the teacher", "has filters that never move", "leave them out with 'genre train prune'")
         scale, shift = (weights[node.input[1]] for node in model.graph.node[1:3])
-        return cls(scale, shift, tuple(branches))
+        return cls(scale, shift, tuple(found))
 
-    def only(self, importance: NDArray[np.floating]) -> tuple[Front, NDArray[np.intp]]:
-        """Return the front with the most important filters of each branch, and their places among all of them."""
-        kept, places, first = [], [], 0
-        for branch, count in zip(self.branches, KEPT, strict=True):
-            size = len(branch.bias)
-            rows = np.sort(np.argsort(-importance[first : first + size])[:count])
-            kept.append(branch.only(rows))
-            places.append(rows + first)
-            first += size
-        return replace(self, branches=tuple(kept)), np.concatenate(places)
+    @property
+    def channels(self) -> int:
+        """Return how many values a frame it makes."""
+        return sum(len(branch.bias) for branch in self.branches)
 
     @property
     def parameters(self) -> int:
@@ -98,22 +78,22 @@ class Front:
         return sum(branch.kernel.size + 4 * branch.bias.size for branch in self.branches)
 
     def append(self, graph: Graph, features: str) -> str:
-        """Write the front into an ONNX graph; return the name of [batch, channels, 47, 1]."""
+        """Write the front into an ONNX graph; return the name of [batch, channels, 94, 1]."""
         x = graph.affine(graph.reshape(features, [0, 1, FRAMES, BANDS]), self.scale, self.shift, [1])
         parts = []
         for branch in self.branches:
             count, _, height, width = branch.kernel.shape
-            pads = [(height - 1) // 2, 0, height // 2, 0]
+            pads, more = [(height - 1) // 2, 0, height // 2, 0], -count % BLOCK
             y = graph.add(
                 "Conv",
                 x,
-                graph.weight(branch.kernel),
-                graph.weight(branch.bias),
+                graph.weight(np.pad(branch.kernel, ((0, more), (0, 0), (0, 0), (0, 0)))),
+                graph.weight(np.pad(branch.bias, (0, more))),
                 kernel_shape=[height, width],
                 pads=pads,
-                strides=[STRIDE, branch.step],
+                strides=[STRIDE, STEP],
             )
-            y = graph.add("MaxPool", y, kernel_shape=[1, (BANDS - width) // branch.step + 1])
+            y = graph.add("MaxPool", y, kernel_shape=[1, (BANDS - width) // STEP + 1])
             begin, end, axis = (graph.weight(np.array([value]), np.int64) for value in (0, count, 1))
             y = graph.add("Slice", y, begin, end, axis)
             y = graph.add("Relu", graph.add("Mul", y, graph.weight(branch.sign.reshape(1, -1, 1, 1))))
@@ -121,15 +101,14 @@ class Front:
         return graph.add("Concat", *parts, axis=1)
 
     def run(self, features: NDArray[Any], progress: Any = None) -> NDArray[np.float16]:
-        """Return what the front makes of windows [n, 187, 96]: [n, 47, channels]."""
+        """Return what the front makes of windows [n, 187, 96]: [n, 94, channels]."""
         graph = Graph()
         graph.add("Squeeze", self.append(graph, "features"), name="front", axes=[3])
-        channels = sum(len(branch.bias) for branch in self.branches)
-        model = graph.model({"features": [FRAMES, BANDS]}, {"front": [channels, FRAMES_OUT]})
+        model = graph.model({"features": [FRAMES, BANDS]}, {"front": [self.channels, FRAMES_OUT]})
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = 1, 3
         engine = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        out = np.empty((len(features), FRAMES_OUT, channels), np.float16)
+        out = np.empty((len(features), FRAMES_OUT, self.channels), np.float16)
         for place, window in enumerate(features):
             (value,) = engine.run(None, {"features": np.asarray(window[None], np.float32)})
             out[place] = value[0].T

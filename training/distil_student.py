@@ -1,8 +1,8 @@
-"""The student behind its front: musicnn's upper layers on fewer channels and frames, in Keras for training and in
-ONNX to serve.
+"""The student behind its front: musicnn's upper layers at half of the frames, in Keras for training and in ONNX to
+serve.
 
-It begins as what it is cut from and is then taught what the whole network answers. Nothing here knows genres or audio.
-Start at `build`, then `append`.
+It begins as the teacher it is cut from and is then taught what the whole network answers. Nothing here knows genres or
+audio. Start at `build`, then `append`.
 """
 
 from __future__ import annotations
@@ -18,15 +18,18 @@ from onnx import numpy_helper
 
 from training.distil_front import FRAMES_OUT, STRIDE
 from training.onnx_graph import Graph
+from training.prune import BLOCK
 
 TAGS, WIDTH, HIDDEN = 50, 64, 200
+TAPS_OF_LAYER = 2 * -(-3 // STRIDE) + 1
+"""Of a middle layer: as far as the teacher's seven frames reach."""
 SMALLEST = 3e-4
 """As in training/gaussians.py: the head reads log(tag + 3e-4), so that is what the student has to get right."""
 Array = NDArray[np.float32]
 
 
 def build(channels: int) -> keras.Model:
-    """Return the network: a front's output [batch, 47, channels] to tag logits [batch, 50] and a hidden layer."""
+    """Return the network: a front's output [batch, 94, channels] to tag logits [batch, 50] and a hidden layer."""
     front = keras.Input((FRAMES_OUT, channels), name="front")
     first = _layer(front, 0)
     second = layers.Add()([_layer(first, 1), first])
@@ -57,7 +60,7 @@ class Scale(layers.Layer):  # type: ignore[misc]
 
 def _layer(x: Any, number: int) -> Any:
     """Append a middle layer: convolution over time, ReLU, scale and shift."""
-    x = layers.Conv1D(WIDTH, 3, padding="same", activation="relu", name=f"convolution_{number}")(x)
+    x = layers.Conv1D(WIDTH, TAPS_OF_LAYER, padding="same", activation="relu", name=f"convolution_{number}")(x)
     return Scale(name=f"scale_{number}")(x)
 
 
@@ -87,39 +90,31 @@ class Upper:
         self.dense = tuple(weights[name] for name in gemms[0].input[1:3])
         self.scale = affine(after[gemms[0].output[0]])
         self.logits = tuple(weights[name] for name in gemms[1].input[1:3])
-        self.front = self.dense[0].shape[0] // 2 - 3 * WIDTH
 
-    def importance(self, front: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Return how much each filter moves the layers that read it, [channels], from its output [n, 47, channels]."""
-        kernel = self.layers[0][0][:, : self.front]
-        deviation = np.asarray(front, np.float64).std(axis=(0, 1))
-        dense = (self.dense[0] * self.pooled[0][:, None] if self.pooled[0].ndim else self.dense[0])[: 2 * self.front]
-        outer = np.sqrt((dense.reshape(self.front, -1) ** 2).sum(axis=1))
-        inner = np.sqrt((kernel**2).sum(axis=(0, 2)))
-        return np.asarray(deviation * (inner / inner.mean() + outer / outer.mean()))
-
-    def begin(self, model: keras.Model, places: NDArray[np.intp]) -> None:
-        """Set a student to what is left of the teacher: its filters at `places`, taps moved to the frames there are."""
+    def begin(self, model: keras.Model) -> None:
+        """Set a student to what the teacher is, its taps moved to the frames there are."""
         for number, (kernel, bias, scale, shift) in enumerate(self.layers):
-            used = kernel[:, places] if number == 0 else kernel
+            used = kernel[:, : model.get_layer("front").output.shape[-1]] if number == 0 else kernel
             model.get_layer(f"convolution_{number}").set_weights([_taps(used).transpose(2, 1, 0), bias])
             model.get_layer(f"scale_{number}").set_weights([scale, shift])
         scale, shift = self.pooled
         kernel, bias = self.dense[0] * scale[:, None], self.dense[1] + shift @ self.dense[0]
-        rows = np.concatenate([places, self.front + np.arange(3 * WIDTH)])
-        model.get_layer("dense").set_weights([np.concatenate([kernel[2 * rows], kernel[2 * rows + 1]]), bias])
+        # The teacher's order is maximum and mean of each channel in turn, the student's all maxima, then all means.
+        model.get_layer("dense").set_weights([np.concatenate([kernel[::2], kernel[1::2]]), bias])
         model.get_layer("scale_dense").set_weights(list(self.scale))
         model.get_layer("logits").set_weights(list(self.logits))
 
 
 def _taps(kernel: Array) -> Array:
-    """Return a kernel [out, in, 7] of single frames as one of 3 frames STRIDE apart, read with linear interpolation."""
-    half = kernel.shape[2] // 2
-    out = np.zeros((*kernel.shape[:2], 3), np.float32)
+    """Return a kernel [out, in, 7] of single frames as one of TAPS frames STRIDE apart, with linear interpolation."""
+    half, middle = kernel.shape[2] // 2, TAPS_OF_LAYER // 2
+    out = np.zeros((*kernel.shape[:2], TAPS_OF_LAYER), np.float32)
     for tap in range(-half, half + 1):
-        away = abs(tap) / STRIDE
-        out[..., 1] += (1 - away) * kernel[..., half + tap]
-        out[..., 1 + int(np.sign(tap))] += away * kernel[..., half + tap]
+        whole, part = divmod(tap, STRIDE)
+        share = part / STRIDE
+        out[..., middle + whole] += (1 - share) * kernel[..., half + tap]
+        if share:
+            out[..., middle + whole + 1] += share * kernel[..., half + tap]
     return out
 
 
@@ -142,8 +137,13 @@ def append(graph: Graph, model: keras.Model, front: str) -> str:
 def _append_layer(graph: Graph, model: keras.Model, x: str, number: int) -> str:
     """Write one middle layer."""
     kernel, bias = _arrays(model, f"convolution_{number}")
-    kernel = kernel.transpose(2, 1, 0)[..., None]
-    y = graph.add("Conv", x, graph.weight(kernel), graph.weight(bias), kernel_shape=[3, 1], pads=[1, 0, 1, 0])
+    kernel, reach = kernel.transpose(2, 1, 0)[..., None], TAPS_OF_LAYER // 2
+    if more := -kernel.shape[1] % BLOCK:  # as in training/prune.py
+        kernel = np.pad(kernel, ((0, 0), (0, more), (0, 0), (0, 0)))
+        x = graph.add("Pad", x, graph.weight(np.array([0, 0, 0, 0, 0, more, 0, 0]), np.int64))
+    y = graph.add(
+        "Conv", x, graph.weight(kernel), graph.weight(bias), kernel_shape=[TAPS_OF_LAYER, 1], pads=[reach, 0, reach, 0]
+    )
     scale, shift = _arrays(model, f"scale_{number}")
     return graph.affine(graph.add("Relu", y), scale, shift, [1, -1, 1, 1])
 

@@ -134,11 +134,11 @@ def of_audio(card: Card, audio: Path, index: Path) -> dict[str, Any]:
         "skipped": skipped,
         "deployed_form": card.precision,
     }
-    if "fp32" in everything:
-        same = everything["deployed"].argmax(axis=1) == everything["fp32"].argmax(axis=1)
+    float_form = "fp32" if "fp32" in everything else "deployed" if card.precision == "fp32" else None
+    if float_form:
+        same = everything["deployed"].argmax(axis=1) == everything[float_form].argmax(axis=1)
         extra["agreement_with_fp32"] = round(float(same.mean()), 4)
-    fp32 = measured.get("fp32") or (measured["deployed"] if card.precision == "fp32" else None)
-    return _report(card, "audio", measured["deployed"], fp32, extra)
+    return _report(card, "audio", measured["deployed"], measured[float_form] if float_form else None, extra)
 
 
 def _report(

@@ -1,8 +1,10 @@
-"""`genre train quantize`: the widest convolutions of a network that pools right after them, in int8; the rest is float.
+"""`genre train quantize`: the widest convolutions of a network that pools right after them, in int8; the rest is
+float.
 
-For musicnn: two of its convolutions are two thirds of its time. Plain static quantisation of them loses 5 % of the
-genres, because the channels' ranges differ; here each channel is first stretched to the same range, which is undone
-after the pooling, where there are 59 times fewer numbers. Start at `int8_front`.
+Plain static quantisation of musicnn's loses 5 % of the genres, because the channels' ranges differ; here each channel
+is first stretched to the same range, which is undone after the pooling, where there are 59 times fewer numbers. It pays
+for the network as published; once pruned (training/prune.py), int8 takes longer than float on a processor without
+VNNI. Start at `int8_front`.
 """
 
 from __future__ import annotations
@@ -14,18 +16,16 @@ from typing import Any
 import click
 import numpy as np
 import onnx
-import onnxruntime
-from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from services.errors import GenreError
 from services.featurizer.features import Featurizer
 from services.featurizer.windows import cut
-from services.inference.card import INPUT, MODEL_FILE, OUTPUT, load_card
+from services.inference.card import MODEL_FILE, load_card
 from training import cost, folder
 from training.gtzan import find, read
+from training.musicnn_graph import Features, branches, ranges, scores
 
-Features = NDArray[np.float32]
 OPSET = 13
 """The first with a scale for each channel."""
 ROOM = 0.03
@@ -51,19 +51,19 @@ def int8_front(model: onnx.ModelProto, calibration: Features, count: int = 2) ->
     made.CopyFrom(model)
     made.opset_import[0].version = OPSET
     graph = made.graph
-    branches = _branches(graph)[:count]
-    if not branches:
+    found = [(chain[0], chain[1], chain[3].input[1]) for chain in branches(graph)][:count]
+    if not found:
         raise GenreError("the network", "has no convolution that is pooled right away", "quantise musicnn's")
-    entry = branches[0][0].input[0]
-    low, high = _ranges(model, [entry], calibration)[entry]
+    entry = found[0][0].input[0]
+    low, high = ranges(model, [entry], calibration)[entry]
     step = np.float32((max(high.max(), 0) - min(low.min(), 0)) * (1 + 2 * ROOM) / 255)
     zero = np.uint8(np.clip(round(-min(low.min(), 0) * (1 + ROOM) / step), 0, 255))
-    met = _ranges(model, [pool.output[0] for _, pool, _ in branches], calibration)
+    met = ranges(model, [pool.output[0] for _, pool, _ in found], calibration)
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     write = _Writer(graph)
     small = write.there_and_back(entry, step, zero)
     replaced: dict[str, list[Any]] = {}
-    for convolution, pool, sign in branches:
+    for convolution, pool, sign in found:
         nodes = _in_int8(write, small, convolution, pool, sign, weights, met[pool.output[0]], step)
         replaced[convolution.output[0]], replaced[pool.output[0]] = [], nodes
     first = next(place for place, node in enumerate(graph.node) if entry in node.input)
@@ -79,22 +79,6 @@ def int8_front(model: onnx.ModelProto, calibration: Features, count: int = 2) ->
     graph.initializer.extend(kept)
     onnx.checker.check_model(made, full_check=True)
     return made
-
-
-def _branches(graph: Any) -> list[tuple[Any, Any, str]]:
-    """Return (convolution, pooling, name of the sign of each channel) of each front branch, in their order."""
-    after: dict[str, list[Any]] = {}
-    for node in graph.node:
-        for name in node.input:
-            after.setdefault(name, []).append(node)
-    found = []
-    for node in graph.node:
-        chain = [node]
-        while len(chain) < 5 and len(after.get(chain[-1].output[0], [])) == 1:
-            chain.append(after[chain[-1].output[0]][0])
-        if [link.op_type for link in chain] == ["Conv", "MaxPool", "Slice", "Mul", "Relu"]:
-            found.append((chain[0], chain[1], chain[3].input[1]))
-    return found
 
 
 def _in_int8(
@@ -172,31 +156,6 @@ class _Writer:
         scale = self.keep(step), self.keep(zero)
         down = self.node(self.entry, "QuantizeLinear", [x, *scale])
         return self.node(self.entry, "DequantizeLinear", [down, *scale])
-
-
-def _ranges(model: onnx.ModelProto, names: Sequence[str], windows: Features) -> dict[str, tuple[Features, Features]]:
-    """Return the least and largest value of each channel of some inner values [1, channels, frames, width]."""
-    open_model = onnx.ModelProto()
-    open_model.CopyFrom(model)
-    open_model.graph.output.extend(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = 1, 3
-    engine = onnxruntime.InferenceSession(open_model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    found: dict[str, tuple[Features, Features]] = {}
-    for window in windows:
-        for name, value in zip(names, engine.run(list(names), {INPUT: window[None]}), strict=True):
-            low, high = value.min(axis=(0, 2, 3)), value.max(axis=(0, 2, 3))
-            before = found.get(name, (low, high))
-            found[name] = np.minimum(before[0], low), np.maximum(before[1], high)
-    return found
-
-
-def scores(content: bytes, windows: Features) -> Features:
-    """Return an ONNX model's scores of windows, one at a time."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = 1, 3
-    engine = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    return np.concatenate([engine.run([OUTPUT], {INPUT: window[None]})[0] for window in windows])
 
 
 @click.command()

@@ -16,11 +16,12 @@ from services.featurizer.features import Featurizer
 from services.featurizer.recipe import load_recipe
 from services.inference.card import load_card
 from services.inference.onnx_backend import OnnxBackend
+from tests.training.test_quantize import random_weights
 from training import distil_card, distil_fit, distil_student
 from training.distil import Plan, distil
 from training.distil_front import FRAMES_OUT, Front
 from training.distil_windows import Draw, Labelled, Library, Teacher, audio_files, label
-from training.musicnn import BANDS, FRAMES
+from training.musicnn import BANDS, FRAMES, Trunk
 from training.onnx_graph import Graph
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
@@ -62,11 +63,10 @@ def teacher() -> Teacher:
 
 
 def test_the_onnx_file_answers_what_the_keras_student_answers() -> None:
-    model = onnx.load(MODELS / "musicnn" / "fp32.onnx")
-    upper = distil_student.Upper(model)
-    front, places = Front.of(model).only(np.arange(upper.front))
-    student = distil_student.build(len(places))
-    upper.begin(student, places)
+    model = onnx.load(load_card(MODELS, "musicnn").path())
+    front = Front.of(model)
+    student = distil_student.build(front.channels)
+    distil_student.Upper(model).begin(student)
     graph = Graph()
     graph.add("Identity", distil_student.append(graph, student, front.append(graph, "features")), name="tags")
     made = graph.model({"features": [FRAMES, BANDS]}, {"tags": [50]}).SerializeToString()
@@ -80,6 +80,13 @@ def test_the_front_refuses_another_network() -> None:
     graph.add("Identity", "features", name="tags")
     with pytest.raises(GenreError, match="not musicnn's float form"):
         Front.of(graph.model({"features": [FRAMES, BANDS]}, {"tags": [FRAMES, BANDS]}))
+
+
+def test_the_front_refuses_filters_that_never_move() -> None:
+    graph = Graph()
+    graph.add("Softmax", Trunk(graph, random_weights()).tags, name="scores", axis=1)
+    with pytest.raises(GenreError, match="genre train prune"):
+        Front.of(graph.model({"features": [FRAMES, BANDS]}, {"scores": [50]}))
 
 
 def test_labelling_goes_on_after_a_kill_with_the_same_windows(teacher: Teacher, tmp_path: Path) -> None:

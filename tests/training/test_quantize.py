@@ -12,8 +12,9 @@ import pytest
 from services.errors import GenreError
 from services.inference.card import load_card, model_names
 from training.musicnn import BANDS, FRAMES, Trunk
+from training.musicnn_graph import scores
 from training.onnx_graph import Graph
-from training.quantize import int8_front, scores
+from training.quantize import int8_front
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 NORMALISED = (1, 204, 204, 51, 51, 51, 64, 64, 64, 1506, 200)
