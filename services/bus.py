@@ -86,23 +86,35 @@ class _Client(mqtt.Client):
 
     last_loop: float = 0.0
     unreadable: int = 0
+    _payload: bytes = b""
 
     def _handle_publish(self) -> MQTTErrorCode:
         """Read a PUBLISH; one that paho can't read is acknowledged and passed over.
 
         paho refuses text that Mosquitto lets through (U+FEFF in a user property) by ending the connection, or dies of
         it. The broker then delivers the same message again, for ever: one message would silence a service.
+
+        The payload is put aside first: paho copies all that is left of a packet several times for each property, and
+        a tensor has 300 kB behind twenty of them.
         """
+        packet = self._in_packet["packet"]
+        end = payload_begins(packet, bool(self._in_packet["command"] & 0x06))
+        self._payload, self._in_packet["packet"] = bytes(memoryview(packet)[end:]), packet[:end]
         try:
             return super()._handle_publish()
         except Exception as error:
             self.unreadable += 1
             log.warning("a message that can't be read is passed over: %s", error)
-            packet, qos = bytes(self._in_packet["packet"]), (self._in_packet["command"] & 0x06) >> 1
+            qos = (self._in_packet["command"] & 0x06) >> 1
             if qos == 1:
                 after_topic = 2 + int.from_bytes(packet[:2], "big")
                 return self.ack(int.from_bytes(packet[after_topic : after_topic + 2], "big"), qos)
             return MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    def _handle_on_message(self, message: mqtt.MQTTMessage) -> None:
+        """Give a message its payload back."""
+        message.payload, self._payload = self._payload, b""
+        super()._handle_on_message(message)
 
     def _handle_connack(self) -> MQTTErrorCode:
         """Read a CONNACK; nobody else may publish before its limits are known and what was kept is sent again."""
@@ -517,6 +529,25 @@ class Bus:
             call(argument)
         except Exception:
             log.exception("a callback of the bus failed")
+
+
+def payload_begins(packet: bytes | bytearray, has_id: bool) -> int:
+    """Return where the payload of an MQTT 5 PUBLISH begins (3.3.2): behind topic, packet id and properties.
+
+    Args:
+        packet: what follows the fixed header.
+        has_id: its QoS is above 0.
+
+    Returns:
+        The packet's length where it is shorter than it says.
+    """
+    at = 2 + int.from_bytes(packet[:2], "big") + 2 * has_id
+    length = 0
+    for place, byte in enumerate(packet[at : at + 4]):
+        length |= (byte & 0x7F) << 7 * place
+        if not byte & 0x80:
+            return min(at + place + 1 + length, len(packet))
+    return len(packet)
 
 
 def _plain(topic_filter: str) -> str:
