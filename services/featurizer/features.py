@@ -103,7 +103,7 @@ class Featurizer:
 def scale(tensor: Features, scaling: str) -> None:
     """Scale one window's band powers [frames, bands] in place; what each word means stands at `Recipe.scaling`."""
     if scaling == "log10_1_10000x":
-        # As musicnn itself has it. log1p would be exact where powers are tiny, by 6e-8 at most, for five times the time.
+        # As musicnn itself has it. log1p differs where powers are tiny, by 6e-8 at most, and takes five times as long.
         tensor *= np.float32(10_000)
         tensor += np.float32(1)
         np.log(tensor, out=tensor)

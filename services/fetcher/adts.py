@@ -1,13 +1,21 @@
-"""Frames of AAC in ADTS (ISO/IEC 14496-3, 1.A.3.2), as transport streams carry them: how many bytes are whole frames.
+"""Frames of AAC in ADTS (ISO/IEC 14496-3, 1.A.3.2), as transport streams carry them: counted, cut, put together.
 
-Nothing is decoded here. Start at `whole_frames`.
+Nothing is decoded here. Start at `together`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
+import av
+
 FRAME_SAMPLES = 1_024
 MOST_FRAMES = 64
 """Of one PES packet: 1.5 seconds. A frame can be eight bytes long and is decoded to 8 KiB."""
+MOST_TOGETHER = 16
+"""Frames that the decoder is given at once."""
+JITTER_TICKS = 2
+"""Timestamps are rounded to ticks of 1/90,000 s: frames of 1,024 samples at 44,100 Hz last 2,089.8."""
 HEADER_BYTES = 7
 _RATES = (96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000, 7_350)
 
@@ -31,3 +39,54 @@ def whole_frames(data: bytes) -> tuple[int, int]:
         frames += 1 + (data[at + 6] & 3)  # a frame may hold up to four raw data blocks
         at += length
     return (frames, _RATES[(kind >> 2) & 15]) if at == size else (0, 0)
+
+
+def cut(data: bytes) -> list[bytes]:
+    """Cut whole frames apart."""
+    parts, at = [], 0
+    while at + HEADER_BYTES <= len(data):
+        length = max(HEADER_BYTES, (data[at + 3] & 3) << 11 | data[at + 4] << 3 | data[at + 5] >> 5)
+        parts.append(data[at : at + length])
+        at += length
+    return parts
+
+
+def together(packets: Iterable[av.Packet], tick_s: float) -> Iterator[av.Packet | None]:
+    """Put packets of whole frames together that follow each other without a jump; each result has its duration.
+
+    One call of the decoder takes all frames of a packet. Yields None, as the last thing, where a packet holds anything
+    but whole frames of one kind: such a segment is the parser's.
+
+    Args:
+        packets: PES packets as they are in the transport stream.
+        tick_s: seconds of one tick of their timestamps.
+    """
+    group: list[av.Packet] = []
+    kind, frames, ticks = b"", 0, 0.0
+    for packet in packets:
+        data = bytes(packet)
+        more, rate = whole_frames(data)
+        if not 0 < more <= MOST_FRAMES:
+            yield None
+            return
+        own_kind = bytes([data[2], data[3] & 0xC0])
+        if group and not (own_kind == kind and frames + more <= MOST_TOGETHER and _follows(packet, group[0], ticks)):
+            yield _joined(group, ticks)
+            group, frames, ticks = [], 0, 0.0
+        group.append(packet)
+        kind, frames, ticks = own_kind, frames + more, ticks + more * FRAME_SAMPLES / rate / tick_s
+    if group:
+        yield _joined(group, ticks)
+
+
+def _follows(packet: av.Packet, first: av.Packet, ticks: float) -> bool:
+    """Say whether a packet comes so many ticks after another."""
+    return packet.pts is not None and first.pts is not None and abs(packet.pts - first.pts - ticks) <= JITTER_TICKS
+
+
+def _joined(group: list[av.Packet], ticks: float) -> av.Packet:
+    """Return some packets as one."""
+    first = group[0]
+    packet = first if len(group) == 1 else av.Packet(b"".join(bytes(part) for part in group))
+    packet.pts, packet.dts, packet.time_base, packet.duration = first.pts, first.dts, first.time_base, round(ticks)
+    return packet

@@ -6,6 +6,7 @@ Deterministic: the same packets give the same samples, bit for bit. Start at `De
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import gcd
 
 import av
@@ -14,6 +15,7 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
+from services.fetcher import adts
 from services.fetcher.heard import SAMPLE_RATE
 
 LOWEST_RATE, HIGHEST_RATE, MOST_CHANNELS = 4_000, 384_000, 32
@@ -26,6 +28,15 @@ Native = tuple[NDArray[np.float32], ...]
 
 class FormatChangedError(Exception):
     """A packet decodes to another rate or number of channels than those before it."""
+
+
+class PartlyDamagedError(Exception):
+    """Some of a packet's frames were damaged; the others were kept."""
+
+    def __init__(self, samples: int, lost: float) -> None:
+        """Take how many native samples were kept, and the lost share of the packet."""
+        self.samples, self.lost = samples, lost
+        super().__init__(f"{lost:.0%} of a packet")
 
 
 class Decoder:
@@ -52,7 +63,9 @@ class Decoder:
             # Noise for the bands that were not coded comes from the frame's own bytes, not from the decoder's past:
             # then a restart in mid-epoch gives the same samples.
             context.options = {"cons_noisegen": "1"}
+        self._context = context
         self._decode = context.decode
+        self._last: av.Packet | None = None
         self._fifo = av.AudioFifo()
         self.rate = self.channels = self.waiting = 0
         self.first_pts: int | None = None
@@ -66,10 +79,45 @@ class Decoder:
 
         Raises:
             FormatChangedError: it belongs to another epoch; nothing of it was kept.
+            PartlyDamagedError: some of its frames are damaged; the others were kept.
             av.error.FFmpegError: the packet is damaged; later ones may be fine.
         """
+        try:
+            frames = self._decode(packet)
+        except av.error.FFmpegError:
+            parts = adts.cut(bytes(packet)) if packet is not None else []
+            if len(parts) < 2 or not adts.whole_frames(b"".join(parts))[0]:
+                raise
+            frames, lost = self._one_by_one(parts)
+            raise PartlyDamagedError(self._keep(frames), lost) from None
+        finally:
+            self._last = packet
+        return self._keep(frames)
+
+    def _one_by_one(self, parts: list[bytes]) -> tuple[list[av.AudioFrame], float]:
+        """Decode frames of AAC again, each by itself: what libav gave before the damaged one is lost with the error.
+
+        A frame overlaps with the one before it, so that goes first, and is dropped.
+
+        Returns:
+            The frames, and the share of `parts` that are damaged.
+        """
+        self._context.flush_buffers()
+        before = adts.cut(bytes(self._last))[-1:] if self._last is not None else []
+        frames: list[av.AudioFrame] = []
+        lost = 0
+        for place, part in enumerate([*before, *parts]):
+            try:
+                decoded = self._decode(av.Packet(part))
+                frames += decoded if place >= len(before) else []
+            except av.error.FFmpegError:
+                lost += place >= len(before)
+        return frames, lost / len(parts)
+
+    def _keep(self, frames: Sequence[av.AudioFrame]) -> int:
+        """Keep the samples of frames; return how many there are."""
         given = 0
-        for frame in self._decode(packet):
+        for frame in frames:
             form = (frame.sample_rate, frame.layout.nb_channels, frame.format.name)
             if form != self._form:
                 # Not left to the FIFO: it does not look at the channels, and reads planes that are not there.

@@ -15,7 +15,7 @@ import av.error
 
 from services.fetcher import bookmarks, id3
 from services.fetcher.bookmarks import MOST_ENTRIES, Entry, name_of
-from services.fetcher.decoder import Decoder, FormatChangedError
+from services.fetcher.decoder import Decoder, FormatChangedError, PartlyDamagedError
 from services.fetcher.epoch import Epoch, Hearing
 from services.fetcher.gaps import Hole
 from services.fetcher.heard import SAMPLE_RATE, Bookmark, EpochEnded, EpochStarted, Heard, Report
@@ -154,6 +154,10 @@ class Epochs:
                 yield from self._break(now, "format", index)
                 decoder = self._running.decoder
                 samples = self._decoded_anew(packet, now)
+            except PartlyDamagedError as error:
+                samples = error.samples
+                now.damaged += 1
+                now.damaged_s += (packet.duration or 0) * media.tick_s * error.lost
             except _DAMAGE:
                 samples = 0
                 now.damaged += 1
@@ -177,6 +181,9 @@ class Epochs:
         """Decode the first packet of an epoch that began because of its format."""
         try:
             return self._running.decoder.decode(packet)
+        except PartlyDamagedError as error:
+            now.damaged += 1
+            return error.samples
         except (*_DAMAGE, FormatChangedError):
             now.damaged += 1
             return 0

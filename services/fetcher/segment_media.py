@@ -30,7 +30,7 @@ _QUICK_LOOK = {
     "skip_estimate_duration_from_pts": "1",
 }
 _DEEP_LOOK = {"probesize": "5000000"}
-# A transport stream's PES packet holds eight AAC frames or so. One call of the decoder takes them all: cut up by
+# A transport stream's PES packet holds one AAC frame or eight, and one call of the decoder takes as many: cut up by
 # libav's parser, each is a packet and a turn of our loop, a fifth of the time.
 _WHOLE_PES = {"fflags": "+nofillin+noparse"}
 MOST_WHOLE_BYTES = 4 * 2**20
@@ -146,14 +146,9 @@ class SegmentMedia:
 
     def _take_whole(self) -> bool:
         """Demux all of the segment; say whether each PES packet holds whole AAC frames of one kind, and keep them."""
-        self._whole = list(self._demuxed())
-        for packet in self._whole:
-            frames, rate = adts.whole_frames(bytes(packet))
-            if not 0 < frames <= adts.MOST_FRAMES:
-                self._whole = None
-                return False
-            packet.duration = round(frames * adts.FRAME_SAMPLES / rate / self.tick_s)
-        return True
+        whole = list(adts.together(self._demuxed(), self.tick_s))
+        self._whole = None if None in whole else [packet for packet in whole if packet is not None]
+        return self._whole is not None
 
     def _open(self, data: bytes, stream_id: int | None, options: dict[str, str]) -> None:
         """Open the container and find the audio; look deeper where a quick look does not find it."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
+import av
 import numpy as np
 import pytest
 
@@ -95,12 +98,33 @@ def test_a_packet_of_thousands_of_frames_is_left_to_the_parser() -> None:
     assert packets(data) == len(parts)
 
 
-def test_a_damaged_frame_is_told_with_the_length_of_its_packet() -> None:
+def test_a_damaged_frame_costs_no_more_than_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = frames(made("adts"))
     parts[21] = parts[21][:7] + b"\xff" * (len(parts[21]) - 7)
-    items = heard(transport_stream([b"".join(parts[n : n + 4]) for n in range(0, len(parts), 4)]))
-    (told,) = [item for item in items if isinstance(item, Report) and item.kind == "damaged"]
-    lost = len(pcm(heard(made("mpegts")))) - len(pcm(items))
-    assert told.numbers["seconds"] == pytest.approx(4 * 1024 / 44_100, abs=0.002)
-    assert 0 < lost / 22_050 <= told.numbers["seconds"] + 0.001
-    assert not [item for item in items if isinstance(item, Gap)]
+    data = transport_stream([b"".join(parts[n : n + 4]) for n in range(0, len(parts), 4)])
+    at_once = heard(data)
+    (told,) = [item for item in at_once if isinstance(item, Report) and item.kind == "damaged"]
+    assert told.numbers["seconds"] == pytest.approx(1024 / 44_100, abs=0.001)
+    assert not [item for item in at_once if isinstance(item, Gap)]
+    monkeypatch.setattr(segment_media, "MOST_WHOLE_BYTES", 0)
+    one_by_one = pcm(heard(data)).astype(int)
+    assert len(one_by_one) == len(pcm(at_once))
+    apart = np.abs(one_by_one - pcm(at_once))
+    # The noise that AAC puts in the place of some bands comes from the decoder's past, which is another one now.
+    assert apart.max() < 300 and (apart > 0).mean() < 0.02
+
+
+def test_packets_go_together_up_to_a_jump_of_their_timestamps() -> None:
+    parts = frames(made("adts"))[:40]
+    packets = []
+    for number, part in enumerate(parts):
+        packet = av.Packet(part)
+        packet.time_base = Fraction(1, 90_000)
+        packet.pts = round(number * 1024 / 44_100 * 90_000) + (9_000 if number >= 20 else 0)
+        packets.append(packet)
+    joined = [packet for packet in adts.together(packets, 1 / 90_000) if packet is not None]
+    assert [adts.whole_frames(bytes(packet))[0] for packet in joined] == [16, 4, 16, 4]
+    assert [packet.pts for packet in joined] == [packets[n].pts for n in (0, 16, 20, 36)]
+    assert joined[0].duration == round(16 * 1024 / 44_100 * 90_000)
+    assert b"".join(map(bytes, joined)) == b"".join(parts)
+    assert list(adts.together([av.Packet(b"no frame")], 1 / 90_000)) == [None]
