@@ -61,7 +61,8 @@ def together(packets: Iterable[av.Packet], tick_s: float) -> Iterator[av.Packet 
         packets: PES packets as they are in the transport stream.
         tick_s: seconds of one tick of their timestamps.
     """
-    group: list[av.Packet] = []
+    first: av.Packet | None = None
+    parts: list[bytes] = []
     kind, frames, ticks = b"", 0, 0.0
     for packet in packets:
         data = bytes(packet)
@@ -70,13 +71,17 @@ def together(packets: Iterable[av.Packet], tick_s: float) -> Iterator[av.Packet 
             yield None
             return
         own_kind = bytes([data[2], data[3] & 0xC0])
-        if group and not (own_kind == kind and frames + more <= MOST_TOGETHER and _follows(packet, group[0], ticks)):
-            yield _joined(group, ticks)
-            group, frames, ticks = [], 0, 0.0
-        group.append(packet)
-        kind, frames, ticks = own_kind, frames + more, ticks + more * FRAME_SAMPLES / rate / tick_s
-    if group:
-        yield _joined(group, ticks)
+        if first is not None and (
+            own_kind != kind or frames + more > MOST_TOGETHER or not _follows(packet, first, ticks)
+        ):
+            yield _joined(first, parts, ticks)
+            first = None
+        if first is None:
+            first, parts, kind, frames, ticks = packet, [], own_kind, 0, 0.0
+        parts.append(data)
+        frames, ticks = frames + more, ticks + more * FRAME_SAMPLES / rate / tick_s
+    if first is not None:
+        yield _joined(first, parts, ticks)
 
 
 def _follows(packet: av.Packet, first: av.Packet, ticks: float) -> bool:
@@ -84,9 +89,8 @@ def _follows(packet: av.Packet, first: av.Packet, ticks: float) -> bool:
     return packet.pts is not None and first.pts is not None and abs(packet.pts - first.pts - ticks) <= JITTER_TICKS
 
 
-def _joined(group: list[av.Packet], ticks: float) -> av.Packet:
-    """Return some packets as one."""
-    first = group[0]
-    packet = first if len(group) == 1 else av.Packet(b"".join(bytes(part) for part in group))
+def _joined(first: av.Packet, parts: list[bytes], ticks: float) -> av.Packet:
+    """Return some packets as one, which lasts so many ticks."""
+    packet = first if len(parts) == 1 else av.Packet(b"".join(parts))
     packet.pts, packet.dts, packet.time_base, packet.duration = first.pts, first.dts, first.time_base, round(ticks)
     return packet
