@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import statistics
 import subprocess
 import tempfile
 import time
 from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"  # as every unit has it: else OpenBLAS keeps a second thread spinning
 
 from services.fetcher.epochs import Epochs
 from services.fetcher.heard import SAMPLE_RATE, Audio

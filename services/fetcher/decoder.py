@@ -66,7 +66,7 @@ class Decoder:
         self._context = context
         self._decode = context.decode
         self._last: av.Packet | None = None
-        self._fifo = av.AudioFifo()
+        self._fifo: av.AudioFifo | None = None
         self.rate = self.channels = self.waiting = 0
         self.first_pts: int | None = None
         self._form: tuple[int, int, str] | None = None
@@ -124,6 +124,8 @@ class Decoder:
                 if self.rate:
                     raise FormatChangedError
                 self._begin(frame, form)
+            if self._fifo is None:
+                self._fifo = av.AudioFifo()
             frame.pts = None  # else the FIFO insists on timestamps without the least jitter
             self._fifo.write(frame)
             given += frame.samples
@@ -137,13 +139,16 @@ class Decoder:
             raise av.error.InvalidDataError(0, f"{rate} Hz, {channels} channels")
         self._form, self.rate, self.channels, self.first_pts = form, rate, channels, frame.pts
 
-    def take(self) -> Native:
+    def take(self, segment_ends: bool = False) -> Native:
         """Return the samples kept so far, full scale 1.0.
 
-        One FIFO in C joins the frames: an array a frame costs more than decoding it.
+        One FIFO in C joins the frames: an array a frame costs more than decoding it. It is given up where a segment
+        ends, for it would keep its memory, times hundreds of streams.
         """
-        frame = self._fifo.read() if self.waiting else None
-        self._fifo, self.waiting = av.AudioFifo(), 0  # a new one: the old would keep its memory, times hundreds
+        frame = self._fifo.read() if self._fifo is not None and self.waiting else None
+        self.waiting = 0
+        if segment_ends:
+            self._fifo = None
         return () if frame is None else floats(frame)
 
 

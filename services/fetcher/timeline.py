@@ -40,9 +40,9 @@ class Timeline:
         self.heard_anything = False
         self.playing = NowPlaying()
 
-    def absorb(self, epoch: Epoch, now: Hearing) -> None:
+    def absorb(self, epoch: Epoch, now: Hearing, segment_ends: bool = False) -> None:
         """Mix and resample what the decoder has waiting."""
-        native = epoch.decoder.take()
+        native = epoch.decoder.take(segment_ends)
         if not native:
             return
         if epoch.resampler is None:
@@ -62,7 +62,7 @@ class Timeline:
 
     def flush(self, epoch: Epoch, now: Hearing) -> Iterator[Heard]:
         """Hand on all that was decoded."""
-        self.absorb(epoch, now)
+        self.absorb(epoch, now, segment_ends=True)
         if now.pcm:
             pcm = now.pcm[0] if len(now.pcm) == 1 else np.concatenate(now.pcm)
             now.pcm, now.samples = [], 0
