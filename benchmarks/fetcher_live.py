@@ -8,6 +8,7 @@ two target durations. Run `python -m benchmarks.fetcher_live --streams 200 --sec
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import multiprocessing
 import resource
@@ -46,6 +47,10 @@ def origin(pipe: Connection) -> None:
 
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
+            with contextlib.suppress(ConnectionError):
+                self._answer()
+
+        def _answer(self) -> None:
             while line := self.rfile.readline():
                 while self.rfile.readline() not in (b"\r\n", b""):
                     pass

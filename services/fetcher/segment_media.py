@@ -195,15 +195,24 @@ class SegmentMedia:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the container."""
+        """Close the container and let go of the bytes: a stream keeps this object until its next segment."""
         self._container.close()
+        self._whole = None
+        del self._container, self._stream, self._id3
 
     def packets(self) -> Iterator[av.Packet]:
         """Return the audio packets in order; ID3 tags met on the way are added to `events`.
 
         Damage inside ends the packets early, as the end of the data would.
         """
-        return self._demuxed() if self._whole is None else iter(self._whole)
+        return self._demuxed() if self._whole is None else self._kept(self._whole)
+
+    @staticmethod
+    def _kept(whole: list[av.Packet]) -> Iterator[av.Packet]:
+        """Give packets away, each once."""
+        whole.reverse()
+        while whole:
+            yield whole.pop()
 
     def _demuxed(self) -> Iterator[av.Packet]:
         """Demux, as `packets` says."""
