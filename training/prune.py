@@ -205,12 +205,11 @@ def prune(name: str, models: Path, audio: Path, windows: int, model_version: str
         "form": "ONNX Runtime fp32, pruned", "machine": cost.machine(), "cpu_ms": cpu_ms, "memory_mib": mib,
         "agreement": agreement, "agreement_windows": len(test), "command": "genre train prune",
     }  # fmt: skip
-    kept = {
+    contents = {MODEL_FILE: (pruned, "answers in the service", "fp32")} | {
         file.path: (card.path(file.path).read_bytes(), file.purpose, file.precision)
         for file in card.files
         if file.path not in (MODEL_FILE, REFERENCE_FILE) and not file.path.endswith(".tflite")
     }
-    kept[MODEL_FILE] = (pruned, "answers in the service", "fp32")
     values = card.model_dump(exclude={"files"})
     sizes = [sum(tensor.size for tensor in _floats(model)) for model in (onnx.load_from_string(content), small)]
     values.update(
@@ -219,7 +218,7 @@ def prune(name: str, models: Path, audio: Path, windows: int, model_version: str
         parameters=card.parameters + sizes[1] - sizes[0],
         training={**values["training"], "pruned": f"{left} of {of} front filters left: the others never move"},
     )  # fmt: skip
-    folder.write(models, values, kept)
+    folder.write(models, values, contents)
     click.echo(f"{name}: {left} of {of} front filters left, {cpu_ms} CPU-ms a window")
     click.echo(f"{len(test)} windows of clips not looked at keep their genre; no score moves by more than {moved:.1e}")
 
