@@ -22,6 +22,9 @@ LOWEST_RATE, HIGHEST_RATE, MOST_CHANNELS = 4_000, 384_000, 32
 FULL_SCALE = 32_768.0
 # No decoder gives more of good data; a filter would spread a broken value over its neighbours.
 LOUDEST = 16.0
+# soxr keeps buffers for the longest piece it was ever given, in double precision: whole blocks took a stream 400 KiB
+# more, for 1 % less time.
+RESAMPLED_AT_ONCE = 8_192
 # Samples at the native rate: one float32 array a channel.
 Native = tuple[NDArray[np.float32], ...]
 
@@ -202,9 +205,10 @@ class Resampler:
 
     def feed(self, samples: NDArray[np.float32]) -> NDArray[np.int16]:
         """Resample; the output lags the input by the filter's length, a few milliseconds."""
-        if self._stream is not None:
-            samples = self._stream.resample_chunk(samples)
-        return to_int16(samples)
+        if self._stream is None or not len(samples):
+            return to_int16(samples)
+        parts = [samples[first : first + RESAMPLED_AT_ONCE] for first in range(0, len(samples), RESAMPLED_AT_ONCE)]
+        return np.concatenate([to_int16(self._stream.resample_chunk(part)) for part in parts])
 
     def drain(self) -> NDArray[np.int16]:
         """Return what is still in the filter; call once, at the end."""
