@@ -166,7 +166,7 @@ def prune(name: str, models: Path, audio: Path, windows: int, model_version: str
     """Replace models/NAME by its float form without the filters that never move: a sixth of the time.
 
     Every second clip, with noise and other odd sounds, tells which filters move. The other clips tell what that
-    changes: where a window gets another genre or a score moves by 0.001, nothing is written.
+    changes: nothing is written where an answer changes, or a score by 0.001.
 
     \b
     Example: genre train prune --audio gtzan --version 4
