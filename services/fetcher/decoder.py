@@ -118,8 +118,7 @@ class Decoder:
         return frames, lost / len(parts)
 
     def _keep(self, frames: Sequence[av.AudioFrame]) -> int:
-        """Keep the samples of frames; return how many there are."""
-        given = 0
+        """Keep the samples of frames, of all or of none; return how many there are."""
         for frame in frames:
             form = (frame.sample_rate, frame.layout.nb_channels, frame.format.name)
             if form != self._form:
@@ -127,6 +126,8 @@ class Decoder:
                 if self.rate:
                     raise FormatChangedError
                 self._begin(frame, form)
+        given = 0
+        for frame in frames:
             if self._fifo is None:
                 self._fifo = av.AudioFifo()
             frame.pts = None  # else the FIFO insists on timestamps without the least jitter
