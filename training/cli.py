@@ -20,7 +20,10 @@ SUBCOMMANDS = {
     ),
     "export": ("training.export:export", "write models/<name>/: ONNX, card, Triton configuration"),
     "prune": ("training.prune:prune", "leave filters out of models/<name>/ that never move: the same answers, sooner"),
-    "quantize": ("training.quantize:quantize", "the widest convolutions of models/<name>/ in int8: half the time"),
+    "quantize": (
+        "training.quantize:quantize",
+        "the widest convolutions of models/<name>/ in int8, for processors that are fast at it",
+    ),
     "distil": ("training.distil:distil", "teach a small network what musicnn answers, write it to models/<name>/"),
     "export-vgg16": ("training.vgg16_export:export_vgg16", "write models/vgg16/ from a reproduced VGG16, int8"),
     "figures": ("training.figures:figures", "the paper's figures from a finished run"),

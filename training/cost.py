@@ -9,6 +9,7 @@ import json
 import platform
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 _PROBE = """
@@ -38,6 +39,14 @@ def measure(path: Path, shape: tuple[int, int], runs: int = 30) -> tuple[float, 
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     cpu_ms, mib = json.loads(done.stdout)
     return round(float(cpu_ms), 3), round(max(0.1, float(mib)), 1)
+
+
+def of(content: bytes, shape: tuple[int, int]) -> tuple[float, float]:
+    """Return the same of a network that is not on disk yet."""
+    with tempfile.NamedTemporaryFile(suffix=".onnx") as scratch:
+        scratch.write(content)
+        scratch.flush()
+        return measure(Path(scratch.name), shape)
 
 
 def machine() -> str:

@@ -6,7 +6,6 @@ Start at `write`.
 from __future__ import annotations
 
 import csv
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,10 +71,7 @@ def write(
         music: what the card says of the unlabelled music.
     """
     content = network(front, student, head).SerializeToString()
-    with tempfile.NamedTemporaryFile(suffix=".onnx") as scratch:
-        scratch.write(content)
-        scratch.flush()
-        cpu_ms, mib = cost.measure(Path(scratch.name), teacher.recipe.shape)
+    cpu_ms, mib = cost.of(content, teacher.recipe.shape)
     found = about["compared"]
     student_found = {key: value for key, value in found["student"].items() if key != "confusion"}
     told = {

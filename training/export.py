@@ -6,7 +6,6 @@ What is written where stands in training/folder.py. Start at `export`.
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -131,10 +130,7 @@ def _write(
     model = graph.model({"features": [musicnn.FRAMES, musicnn.BANDS]}, {"scores": [len(GENRES)]})
     content = model.SerializeToString()
     recipe = load_recipe("musicnn")
-    with tempfile.NamedTemporaryFile(suffix=".onnx") as scratch:
-        scratch.write(content)
-        scratch.flush()
-        cpu_ms, mib = cost.measure(Path(scratch.name), recipe.shape)
+    cpu_ms, mib = cost.of(content, recipe.shape)
     evaluation = {key: about[key] for key in (
         "protocol", "command", "n_clips", "n_windows", "clip_accuracy", "clip_interval", "window_accuracy",
         "window_interval", "ece", "clip_ece", "per_genre",

@@ -17,18 +17,15 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from services.errors import GenreError
-from services.featurizer.features import Featurizer
-from services.featurizer.windows import cut
 from services.inference.card import MODEL_FILE, REFERENCE_FILE, load_card
 from training import cost, folder
-from training.gtzan import find, read
+from training.calibration import halves
 from training.musicnn_graph import Features, branches, ranges, scores
 
 LEAST_RANGE = 1e-3
 """A filter that moves less than this is constant. Of MSD_musicnn's, the last of these moves 2e-4, the next one 0.2."""
 CLOSE = 1e-3
 """Most that a score may change."""
-LEAST_CLIPS = 20
 BLOCK = 8
 """Channels are filled up to a multiple of this, ONNX Runtime's block on AVX2 and NEON: else it reorders each layer."""
 Numbers = NDArray[np.float64]
@@ -174,20 +171,8 @@ def prune(name: str, models: Path, audio: Path, windows: int, model_version: str
     card = load_card(models, name)
     source = card.float_path() or card.path(MODEL_FILE)
     content = source.read_bytes()
-    made_by = Featurizer(card.recipe)
-    features = []
-    for clip in find(audio)[0]:
-        try:
-            pcm = cut(read(clip.path))[:windows]
-        except GenreError as error:
-            click.echo(f"skipped {error.thing}: {error.reason}", err=True)
-            continue
-        features.append(made_by.features(pcm))
-    if len(features) < LEAST_CLIPS:
-        reason = f"has {len(features)} readable clips; {LEAST_CLIPS} are needed"
-        raise GenreError(str(audio), reason, "name a folder of clips")
-    heard = np.concatenate([*features[::2], odd_sounds(card.recipe.shape)])
-    test = np.concatenate(features[1::2])
+    heard, test = halves(audio, card.recipe, windows)
+    heard = np.concatenate([heard, odd_sounds(card.recipe.shape)])
     small, left, of = without_constants(onnx.load_from_string(content), heard)
     pruned = small.SerializeToString()
     before, after = scores(content, test), scores(pruned, test)
@@ -195,12 +180,7 @@ def prune(name: str, models: Path, audio: Path, windows: int, model_version: str
     if moved > CLOSE or agreement < 1:
         reason = f"changes: {agreement:.2%} of {len(test)} windows keep their genre, a score moves by {moved:.4f}"
         raise GenreError(name, reason, "give --audio more clips, so that each filter in use moves")
-    written = models / ".pruned.onnx"
-    written.write_bytes(pruned)
-    try:
-        cpu_ms, mib = cost.measure(written, card.recipe.shape)
-    finally:
-        written.unlink()
+    cpu_ms, mib = cost.of(pruned, card.recipe.shape)
     spent = {
         "form": "ONNX Runtime fp32, pruned", "machine": cost.machine(), "cpu_ms": cpu_ms, "memory_mib": mib,
         "agreement": agreement, "agreement_windows": len(test), "command": "genre train prune",

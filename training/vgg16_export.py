@@ -7,7 +7,6 @@ is exported, because its accuracy means something. Start at `export_vgg16`; trai
 from __future__ import annotations
 
 import json
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -201,9 +200,6 @@ def write(found: Reproduced, models: Path, version: str, calibration: int, targe
 
 def _cost(form: str, content: bytes, shape: tuple[int, int]) -> dict[str, Any]:
     """Measure one form."""
-    with tempfile.NamedTemporaryFile(suffix=".onnx") as scratch:
-        scratch.write(content)
-        scratch.flush()
-        cpu_ms, mib = cost.measure(Path(scratch.name), shape)
+    cpu_ms, mib = cost.of(content, shape)
     told = {"form": f"ONNX Runtime {form}", "machine": cost.machine(), "cpu_ms": cpu_ms, "memory_mib": mib}
     return {**told, "command": "genre train export-vgg16"}
