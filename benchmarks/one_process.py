@@ -74,7 +74,7 @@ def classified(
 def main(url: str, model: str, models_dir: Path, hop: int) -> None:
     """Classify the HLS stream at URL to its end."""
     card = load_card(models_dir, model)
-    featurizer, backend = Featurizer(card.recipe), OnnxBackend(card, threads=1)
+    featurizer, backend = Featurizer(card.recipe), OnnxBackend(card)
     backend.scores(featurizer.features(np.zeros((1, WINDOW), np.int16)))
     print(json.dumps({"ready": True}), flush=True)
     for result in classified(url, card, featurizer, backend, hop):

@@ -30,8 +30,6 @@ WINDOWS = 4
 """In a message, as the fetcher makes them of 6-s segments."""
 REPLY_TO = "bench"
 IN_FLIGHT = 24
-ONE_THREAD = {"inference": {"threads": 1}}
-"""What is scaled is processes: a replica that computes two windows side by side fills both cores by itself."""
 
 
 class Feed:
@@ -128,7 +126,7 @@ def replicas(
 def _workers(material: Material, models: Path, model: str, kind: str, count: int, seconds: float) -> dict[str, float]:
     """Feed some replicas of one worker and return how they did."""
     names = {"fetcher": 0, "featurizer": 0, "inference": 0, kind: count}
-    with Field(model, models, "onnx", names, ONE_THREAD) as field:
+    with Field(model, models, "onnx", names) as field:
         feed = Feed(field, kind, load_card(models, model).recipe)
         feed.start()
         try:

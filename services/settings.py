@@ -212,12 +212,6 @@ class Inference(Section):
     )
     models_dir: Path = Field(Path("models"), description="Folder of models with their cards.")
     deadline_s: float = Field(2.0, gt=0, description="Longest wait for one answer of Triton.")
-    threads: int = Field(
-        2,
-        ge=1,
-        le=64,
-        description="Windows of one message computed side by side while no other waits (onnx).",
-    )
     wait_for_reader: bool = Field(
         False, description="Hold results until somebody is subscribed to them, e.g. after a restart of the broker."
     )

@@ -61,7 +61,7 @@ def answer(inference: Inference) -> str:
     else:
         from services.inference.onnx_backend import OnnxBackend
 
-        scores = OnnxBackend(found, inference.threads).scores(silence)
+        scores = OnnxBackend(found).scores(silence)
     if scores.shape != (1, len(found.labels)):
         reason = f"answers {scores.shape}, not {(1, len(found.labels))}"
         raise GenreError(f"model {found.name}", reason, "install model and card together")

@@ -5,7 +5,6 @@ The same file that Triton serves, behind the same call; no batching, no network.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -39,16 +38,14 @@ class OnnxBackend:
 
     Args:
         card: from `load_card`, which has checked the file.
-        threads: so many windows may be computed side by side, each in one thread.
         path: another form of the same model, such as the float32 one; None takes the one that is deployed.
     """
 
-    def __init__(self, card: Card, threads: int = 1, path: Path | None = None) -> None:
+    def __init__(self, card: Card, path: Path | None = None) -> None:
         self._card = card
         self._session = session(path or card.path())
-        self._side_by_side = ThreadPoolExecutor(threads, "window").map if threads > 1 else map
 
-    def scores(self, features: NDArray[np.float32], hurry: bool = False) -> NDArray[np.float32]:
+    def scores(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return calibrated probabilities of some windows.
 
         Each window is computed by itself: batching gains at most 5 % on a CPU, and so a window's answer is the same
@@ -56,8 +53,6 @@ class OnnxBackend:
 
         Args:
             features: float32, shape [n, frames, bands], by the card's recipe.
-            hurry: compute windows side by side, for nothing else waits. Four are ready in half the time; where two
-                cores are threads of one, each takes 16 to 40 % more CPU (measured).
 
         Returns:
             float32, shape [n, labels]; each row sums to 1.
@@ -68,8 +63,8 @@ class OnnxBackend:
         if features.dtype != np.float32 or features.ndim != 3 or features.shape[1:] != self._card.recipe.shape:
             wanted = ["n", *self._card.recipe.shape]
             raise ValueError(f"features {features.dtype} {list(features.shape)} are not float32 {wanted}")
-        each = (self._side_by_side if hurry else map)(self._one, (features[i : i + 1] for i in range(len(features))))
-        return np.concatenate([*each] or [np.empty((0, len(self._card.labels)), np.float32)])
+        rows = [self._one(features[i : i + 1]) for i in range(len(features))]
+        return np.concatenate(rows or [np.empty((0, len(self._card.labels)), np.float32)])
 
     def _one(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the probabilities of one window, [1, labels]."""

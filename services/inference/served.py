@@ -27,11 +27,8 @@ Stamp = tuple[tuple[int, int, int], ...]
 class Backend(Protocol):
     """An engine that answers for one model."""
 
-    def scores(self, features: NDArray[np.float32], hurry: bool = False) -> NDArray[np.float32]:
-        """Return calibrated probabilities, float32 [windows, labels], of features [windows, frames, bands].
-
-        hurry: rather soon than cheaply, for nothing else waits.
-        """
+    def scores(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return calibrated probabilities, float32 [windows, labels], of features [windows, frames, bands]."""
         ...
 
 
@@ -54,7 +51,7 @@ def backend_of(config: settings.Inference, card: Card, *, changed: bool = False)
         return remote
     from services.inference.onnx_backend import OnnxBackend
 
-    return OnnxBackend(card, config.threads)
+    return OnnxBackend(card)
 
 
 class Served:

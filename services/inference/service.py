@@ -32,7 +32,6 @@ class InferenceService:
         card = self._served.card
         self._digest = card.recipe.digest  # the same in every version that is taken without a restart
         self._in_process = threading.Lock() if config.inference.backend == "onnx" else None
-        self._waiting: set[int] = set()
         self._life = Life("inference", instance, config.broker.root, config.broker, self._details())
         self._bus = self._life.connect(durable=True, receive_maximum=config.worker.receive_maximum)
         share = f"$share/inference-{card.name}/{self._life.topics.mel(card.recipe.id, '+')}"
@@ -75,11 +74,8 @@ class InferenceService:
         if tensor.features.shape[1:] != recipe.shape:
             raise ContractError(f"a tensor of {tensor.features.shape[1:]} is not {recipe.shape} as its recipe says")
         if self._in_process is not None:
-            me = threading.get_ident()
-            self._waiting.add(me)
             with self._in_process:  # one message at a time: more cores are more replicas
-                self._waiting.discard(me)
-                scores = backend.scores(tensor.features, hurry=not self._waiting)
+                scores = backend.scores(tensor.features)
         else:
             scores = backend.scores(tensor.features)
         if not np.isfinite(scores).all():

@@ -78,12 +78,11 @@ class TritonBackend:
         """Run one inference on zeros: the only sign of health that can be trusted."""
         self.scores(np.zeros((1, *self._card.recipe.shape), np.float32))
 
-    def scores(self, features: NDArray[np.float32], hurry: bool = False) -> NDArray[np.float32]:
+    def scores(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return calibrated probabilities, float32 [windows, labels].
 
         Args:
             features: float32 [windows, frames, bands].
-            hurry: not passed on; Triton sees by itself whether other requests wait.
 
         Raises:
             Unavailable: Triton is away, late, or its model process just died; try again.

@@ -30,7 +30,6 @@ def test_a_windows_answer_is_the_same_to_the_bit_in_any_batch(name: str) -> None
     alone = np.concatenate([engine.scores(window[None]) for window in features])
     assert together.shape == (3, 10) and together.dtype == np.float32
     assert together.tobytes() == alone.tobytes() == engine.scores(features[::-1])[::-1].tobytes()
-    assert OnnxBackend(load_card(MODELS, name), threads=2).scores(features, hurry=True).tobytes() == alone.tobytes()
     assert np.abs(together.sum(axis=1) - 1).max() < 1e-5 and together.min() >= 0
 
 

@@ -1,4 +1,4 @@
-"""Serves ../1/model.onnx in Triton's Python backend, two windows side by side, checked against ../card.json.
+"""Serves ../1/model.onnx in Triton's Python backend, window by window, checked against ../card.json.
 
 The same file for every model; 'genre train export' copies it to models/<name>/1/model.py. It runs in Triton's own
 Python, so it imports nothing of the project: numpy below 2, onnxruntime, and what Triton provides.
@@ -7,7 +7,6 @@ Python, so it imports nothing of the project: numpy below 2, onnxruntime, and wh
 from __future__ import annotations
 
 import json
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,6 @@ import onnxruntime
 import triton_python_backend_utils as pb_utils
 
 INPUT, OUTPUT = "features", "scores"
-SIDE_BY_SIDE = 2
-"""Windows computed at once, each in one thread, while no other request waits: four are ready in half the time, but each
-takes more CPU where two cores are threads of one."""
 
 
 class TritonPythonModel:
@@ -43,7 +39,6 @@ class TritonPythonModel:
         wanted = [[card["recipe"]["frames"], card["recipe"]["bands"]], [len(card["labels"])]]
         if found != wanted:
             raise pb_utils.TritonModelException(f"model.onnx has shapes {found}, card.json says {wanted}")
-        self._threads = ThreadPoolExecutor(SIDE_BY_SIDE)
 
     def _one(self, features: Any) -> Any:
         """Return the scores of one window, [1, labels]."""
@@ -52,12 +47,10 @@ class TritonPythonModel:
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer a batch of requests; one that gives no finite scores fails alone."""
         responses = []
-        each = self._threads.map if len(requests) == 1 else map
         for request in requests:
             features = pb_utils.get_input_tensor_by_name(request, INPUT).as_numpy()
             # Window by window: the same numbers to the bit in any batch, and no slower on a CPU.
-            rows = each(self._one, (features[i : i + 1] for i in range(len(features))))
-            scores = np.concatenate([*rows])
+            scores = np.concatenate([self._one(features[i : i + 1]) for i in range(len(features))])
             if np.isfinite(scores).all():
                 responses.append(pb_utils.InferenceResponse([pb_utils.Tensor(OUTPUT, scores)]))
             else:
