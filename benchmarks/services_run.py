@@ -130,11 +130,15 @@ class Field:
             config.write_text(config.read_text(encoding="utf-8").replace(" 127.0.0.1", ""), encoding="utf-8")
         self.house.add(broker)
         self.with_settings(broker={"host": self._address, "port": self.plan.port("broker")})
-        if self.config.inference.backend == "triton":
-            self.house.add(self._triton())
-            self.with_settings(inference={"triton_url": f"127.0.0.1:{self.plan.port('triton')}"})
         household.wait_port(broker, self.plan.port("broker"), START_S)
         self._watch()
+        if self.config.inference.backend == "triton":
+            engine = self._triton()
+            self.house.add(engine)
+            # Before the services start: else inference's time to be ready would be Triton's.
+            port, model = self.plan.port("triton-http"), self.config.inference.model
+            self.wait(lambda: triton_server.is_ready(port, model) or not engine.alive, START_S, "Triton did not start")
+            self.with_settings(inference={"triton_url": f"127.0.0.1:{self.plan.port('triton')}"})
         path = self.plan.configuration(self.config)
         for name in ("inference", "featurizer", "fetcher"):
             for number in range(1, self._replicas.get(name, 1) + 1):

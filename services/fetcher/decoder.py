@@ -209,7 +209,7 @@ class Resampler:
         if self._stream is None or not len(samples):
             return to_int16(samples)
         parts = [samples[first : first + RESAMPLED_AT_ONCE] for first in range(0, len(samples), RESAMPLED_AT_ONCE)]
-        return np.concatenate([to_int16(self._stream.resample_chunk(part)) for part in parts])
+        return to_int16(np.concatenate([self._stream.resample_chunk(part) for part in parts]))
 
     def drain(self) -> NDArray[np.int16]:
         """Return what is still in the filter; call once, at the end."""
