@@ -17,28 +17,31 @@ MOST_TOGETHER = 8
 JITTER_TICKS = 2
 """Timestamps are rounded to ticks of 1/90,000 s: frames of 1,024 samples at 44,100 Hz last 2,089.8."""
 HEADER_BYTES = 7
+KIND = 0xFFF6FFC0000000
+"""Of a header's 56 bits those that frames of one stream share: syncword, layer, profile, rate, channels."""
 _RATES = (96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000, 7_350)
 
 
-def whole_frames(data: bytes) -> tuple[int, int]:
+def whole_frames(data: bytes) -> tuple[int, int, int]:
     """Count the frames that fill some bytes from the first to the last, all of one profile, rate and channels.
 
     Returns:
-        (frames of 1,024 samples, their sampling rate); (0, 0) for anything else, a cut frame among it.
+        (frames of 1,024 samples, their sampling rate, what `KIND` keeps of their headers); zeros for anything else, a
+        cut frame among it.
     """
     at, frames, size = 0, 0, len(data)
-    if size < HEADER_BYTES or (data[2] >> 2) & 15 >= len(_RATES):
-        return 0, 0
-    kind, channels = data[2], data[3] & 0xC0
+    kind = int.from_bytes(data[:HEADER_BYTES], "big") & KIND
+    rate = kind >> 34 & 15
+    if size < HEADER_BYTES or kind >> 40 != 0xFFF0 or rate >= len(_RATES):
+        return 0, 0, 0
     while at + HEADER_BYTES <= size:
-        if data[at] != 0xFF or data[at + 1] & 0xF6 != 0xF0 or data[at + 2] != kind or data[at + 3] & 0xC0 != channels:
-            return 0, 0
-        length = (data[at + 3] & 3) << 11 | data[at + 4] << 3 | data[at + 5] >> 5
-        if length < HEADER_BYTES:
-            return 0, 0
-        frames += 1 + (data[at + 6] & 3)  # a frame may hold up to four raw data blocks
+        header = int.from_bytes(data[at : at + HEADER_BYTES], "big")
+        length = header >> 13 & 0x1FFF
+        if header & KIND != kind or length < HEADER_BYTES:
+            return 0, 0, 0
+        frames += 1 + (header & 3)  # a frame may hold up to four raw data blocks
         at += length
-    return (frames, _RATES[(kind >> 2) & 15]) if at == size else (0, 0)
+    return (frames, _RATES[rate], kind) if at == size else (0, 0, 0)
 
 
 def cut(data: bytes) -> list[bytes]:
@@ -63,30 +66,29 @@ def together(packets: Iterable[av.Packet], tick_s: float) -> Iterator[av.Packet 
     """
     first: av.Packet | None = None
     parts: list[bytes] = []
-    kind, frames, ticks = b"", 0, 0.0
+    kind, frames, ticks = 0, 0, 0.0
+    begins: int | None = None
     for packet in packets:
-        data = bytes(packet)
-        more, rate = whole_frames(data)
+        data, at = bytes(packet), packet.pts
+        more, rate, own_kind = whole_frames(data)
         if not 0 < more <= MOST_FRAMES:
             yield None
             return
-        own_kind = bytes([data[2], data[3] & 0xC0])
         if first is not None and (
-            own_kind != kind or frames + more > MOST_TOGETHER or not _follows(packet, first, ticks)
+            own_kind != kind
+            or frames + more > MOST_TOGETHER
+            or at is None
+            or begins is None
+            or abs(at - begins - ticks) > JITTER_TICKS
         ):
             yield _joined(first, parts, ticks)
             first = None
         if first is None:
-            first, parts, kind, frames, ticks = packet, [], own_kind, 0, 0.0
+            first, begins, parts, kind, frames, ticks = packet, at, [], own_kind, 0, 0.0
         parts.append(data)
         frames, ticks = frames + more, ticks + more * FRAME_SAMPLES / rate / tick_s
     if first is not None:
         yield _joined(first, parts, ticks)
-
-
-def _follows(packet: av.Packet, first: av.Packet, ticks: float) -> bool:
-    """Say whether a packet comes so many ticks after another."""
-    return packet.pts is not None and first.pts is not None and abs(packet.pts - first.pts - ticks) <= JITTER_TICKS
 
 
 def _joined(first: av.Packet, parts: list[bytes], ticks: float) -> av.Packet:
