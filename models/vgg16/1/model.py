@@ -30,8 +30,6 @@ class TritonPythonModel:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        # Its arena keeps what the largest layer once needed: 15 to 30 MiB, and no faster.
-        options.enable_cpu_mem_arena = options.enable_mem_pattern = False
         self._session = onnxruntime.InferenceSession(
             str(version / "model.onnx"), options, providers=["CPUExecutionProvider"]
         )
