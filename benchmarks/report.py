@@ -132,5 +132,5 @@ def lines(
     axes.set_ylim(bottom=0)
     axes.grid(axis="y", color="#e4e7eb", linewidth=0.8)
     if len(series) + len(dashed or {}) > 1:
-        axes.legend(frameon=False, fontsize=9, loc="best")
+        axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))  # beside: it hides no line
     _finish(figure, path)
