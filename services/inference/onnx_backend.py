@@ -52,8 +52,8 @@ class OnnxBackend:
     def scores(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return calibrated probabilities of some windows.
 
-        Each window is computed by itself: batching gains 5 to 15 % on a CPU at most, and so a window's answer is the same
-        to the bit whatever came with it.
+        Each window is computed by itself: batching gains 15 % at most (the smallest model), and so a window's answer is
+        the same to the bit whatever came with it.
 
         Args:
             features: float32, shape [n, frames, bands], by the card's recipe.
