@@ -29,6 +29,7 @@ from services.broker_limits import PACKET_OVERHEAD_BYTES, Limits
 from services.contract import Message
 from services.errors import GenreError
 from services.paho_client import PahoClient
+from services.publish_packet import Packed
 from services.settings import Broker
 
 log = logging.getLogger(__name__)
@@ -132,7 +133,7 @@ class Bus:
         client.reconnect_delay_set(RECONNECT_MIN_S * random.uniform(1, 2), RECONNECT_MAX_S * random.uniform(0.75, 1))  # type: ignore[arg-type]  # seconds, floats work
         client.on_connect = self._connect
         client.on_disconnect = self._disconnect
-        client.on_message = self._message
+        client.received = self._message
         client.on_publish = self._puback
         client.on_subscribe = self._suback
         client.on_unsubscribe = self._unsuback
@@ -228,15 +229,6 @@ class Bus:
 
         It is sent again after a reconnect until its PUBACK arrives. Callers bound how many they have under way.
         """
-        properties = Properties(PacketTypes.PUBLISH)
-        if message.content_type:
-            properties.ContentType = message.content_type
-        if message.response_topic:
-            properties.ResponseTopic = message.response_topic
-        if message.correlation is not None:
-            properties.CorrelationData = message.correlation
-        if message.properties:
-            properties.UserProperty = list(message.properties)
         on_receipt = on_receipt or _ignore
         most = self.limits.maximum_packet_bytes
         if most is not None and len(message.payload) + PACKET_OVERHEAD_BYTES > most:
@@ -244,6 +236,7 @@ class Bus:
             on_receipt(Receipt(149, f"{len(message.payload)} bytes are more than the broker's limit of {most}"))
             return
         retain = message.retain and self.limits.retain  # where there is none, a broker ends the connection for it
+        properties: Any = Packed(message)
         info = self._client.publish(message.topic, message.payload, 1, retain, properties)
         if info.rc not in (mqtt.MQTT_ERR_SUCCESS, mqtt.MQTT_ERR_NO_CONN):
             on_receipt(Receipt(-1, mqtt.error_string(info.rc)))
@@ -351,23 +344,13 @@ class Bus:
                 log.error("broker %s: %s; give this user the right to read it", self.name, self._last_problem)
                 self.fatal = self.fatal or broker_limits.final(self.name, reason.value)
 
-    def _message(self, client: mqtt.Client, userdata: Any, incoming: mqtt.MQTTMessage) -> None:
-        properties = incoming.properties
-        message = Message(
-            topic=incoming.topic,
-            payload=bytes(incoming.payload),
-            retain=incoming.retain,
-            content_type=getattr(properties, "ContentType", None),
-            response_topic=getattr(properties, "ResponseTopic", None),
-            correlation=getattr(properties, "CorrelationData", None),
-            properties=tuple(getattr(properties, "UserProperty", ())),
-        )
-        delivery = Delivery(message, incoming.mid, self._generation, incoming.dup, incoming.qos)
+    def _message(self, message: Message, mid: int, qos: int, duplicate: bool) -> None:
+        delivery = Delivery(message, mid, self._generation, duplicate, qos)
         with self._lock:
             handlers = [
                 handler
                 for topic_filter, handler in (self._subscriptions | self._leaving).items()
-                if mqtt.topic_matches_sub(_plain(topic_filter), incoming.topic)
+                if mqtt.topic_matches_sub(_plain(topic_filter), message.topic)
             ]
         if not handlers:
             self.ack(delivery)

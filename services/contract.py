@@ -37,7 +37,7 @@ def clean(text: str, most: int = MOST_TEXT) -> str:
     """Return text from outside (a title, an error) as MQTT carries it: one line, at most so many characters.
 
     MQTT 5 (1.5.4) forbids surrogates and U+0000 and lets a broker refuse control characters and non-characters:
-    Mosquitto ends the connection of a client that sends one, paho that of one that receives U+FEFF.
+    Mosquitto ends the connection of a client that sends one, and paho, which other readers use, its own at U+FEFF.
     """
     return _REFUSED.sub(" ", text).strip()[:most]
 

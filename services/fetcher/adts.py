@@ -66,29 +66,34 @@ def together(packets: Iterable[av.Packet], tick_s: float) -> Iterator[av.Packet 
     """
     first: av.Packet | None = None
     parts: list[bytes] = []
-    kind, frames, ticks = 0, 0, 0.0
+    kind, rate, frames, frame_ticks = -1, 0, 0, 0.0
     begins: int | None = None
     for packet in packets:
         data, at = bytes(packet), packet.pts
-        more, rate, own_kind = whole_frames(data)
-        if not 0 < more <= MOST_FRAMES:
-            yield None
-            return
+        header = int.from_bytes(data[:HEADER_BYTES], "big")
+        if header & KIND == kind and header >> 13 & 0x1FFF == len(data):  # the usual one: a frame like those before
+            more, own_kind = 1 + (header & 3), kind
+        else:
+            more, rate, own_kind = whole_frames(data)
+            if not 0 < more <= MOST_FRAMES:
+                yield None
+                return
         if first is not None and (
             own_kind != kind
             or frames + more > MOST_TOGETHER
             or at is None
             or begins is None
-            or abs(at - begins - ticks) > JITTER_TICKS
+            or not -JITTER_TICKS <= at - begins - frames * frame_ticks <= JITTER_TICKS
         ):
-            yield _joined(first, parts, ticks)
+            yield _joined(first, parts, frames * frame_ticks)
             first = None
         if first is None:
-            first, begins, parts, kind, frames, ticks = packet, at, [], own_kind, 0, 0.0
+            first, begins, parts, kind, frames = packet, at, [], own_kind, 0
+            frame_ticks = FRAME_SAMPLES / rate / tick_s
         parts.append(data)
-        frames, ticks = frames + more, ticks + more * FRAME_SAMPLES / rate / tick_s
+        frames += more
     if first is not None:
-        yield _joined(first, parts, ticks)
+        yield _joined(first, parts, frames * frame_ticks)
 
 
 def _joined(first: av.Packet, parts: list[bytes], ticks: float) -> av.Packet:

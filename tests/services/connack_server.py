@@ -14,7 +14,7 @@ from typing import Any
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-CONNECT, PUBLISH, SUBSCRIBE, UNSUBSCRIBE, PINGREQ, DISCONNECT = 1, 3, 8, 10, 12, 14
+CONNECT, PUBLISH, PUBACK, SUBSCRIBE, UNSUBSCRIBE, PINGREQ, DISCONNECT = 1, 3, 4, 8, 10, 12, 14
 RECEIVE_MAXIMUM_EXCEEDED = 147
 
 
@@ -35,6 +35,7 @@ class ConnackServer:
         self.held: list[int] = []
         self.most_held = self.connections = self.pings = 0
         self.received: list[tuple[int, bytes]] = []
+        self.acknowledged: list[int] = []
         self.retained = 0
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listening.getsockname()[1])
@@ -51,6 +52,11 @@ class ConnackServer:
         """Acknowledge up to so many of the messages that are held."""
         for _ in range(min(most, len(self.held))):
             self._send(4, struct.pack("!H", self.held.pop(0)))
+
+    def deliver(self, body: bytes, qos: int = 1) -> None:
+        """Send a PUBLISH to the client: what follows its fixed header, broken or not."""
+        assert self._peer is not None and len(body) < 128
+        self._peer.sendall(bytes([PUBLISH << 4 | qos << 1, len(body)]) + body)
 
     def _serve(self) -> None:
         while True:
@@ -96,6 +102,8 @@ class ConnackServer:
             return self._connack()
         if kind == PUBLISH:
             return self._publish(first, body)
+        if kind == PUBACK:
+            self.acknowledged.append(struct.unpack("!H", body[:2])[0])
         if kind in (SUBSCRIBE, UNSUBSCRIBE):
             code = self._suback if kind == SUBSCRIBE else 17
             self._send(kind + 1, body[:2] + b"\0" + bytes([code]))
