@@ -1,4 +1,4 @@
-"""`genre train export-vgg16`: the reproduced network becomes models/vgg16/, int8, with what int8 costs in its card.
+"""`genre train export-vgg16`: the reproduced network becomes models/vgg16/, with what its form costs in its card.
 
 Reads the folder that `genre train reproduce` wrote and trains nothing. The artist-separated network is the one that
 is exported, because its accuracy means something. Start at `export_vgg16`; training/vgg16_onnx.py makes the graphs.
@@ -24,7 +24,9 @@ from training.reproduce import WINDOWS
 from training.terminal import quiet
 
 LEAST_AGREEMENT = 0.99
-"""Share of real windows on which int8 must give the genre that float32 gives."""
+"""Share of real windows on which the deployed form must give the genre that plain float32 gives."""
+PRECISIONS = {"int8": ("int8", "int8 static QDQ"), "fp32": ("fp32 Winograd", "fp32 Winograd")}
+"""What can be asked for -> its name and how the card puts it. A GPU takes plain float32 whatever a CPU takes."""
 INGREDIENTS = [
     {
         "name": "VGG16 convolutions trained on ImageNet",
@@ -76,14 +78,23 @@ class Reproduced:
     help="Training windows that set the int8 ranges.",
 )
 @click.option("--target", type=click.Choice(triton_config.TARGETS), default="cpu", show_default=True)
-def export_vgg16(reproduced: Path, models: Path, model_version: str, calibration: int, target: str) -> None:
+@click.option(
+    "--precision",
+    type=click.Choice(list(PRECISIONS)),
+    default="int8",
+    show_default=True,
+    help="Of the form that a CPU runs; fp32 is Winograd's, a fifth cheaper there than plain float32.",
+)
+def export_vgg16(
+    reproduced: Path, models: Path, model_version: str, calibration: int, target: str, precision: str
+) -> None:
     """Write models/vgg16/ (int8) from a reproduced VGG16, and its float32 form beside it as fp32.onnx.
 
     \b
     Example: genre train export-vgg16 --reproduced reproduce
     """  # fmt: skip
     found = read(reproduced)
-    card = write(found, models, model_version, calibration, target)
+    card = write(found, models, model_version, calibration, target, precision)
     told = next(line for line in card.costs if line.agreement is not None)
     assert told.agreement is not None
     click.echo(
@@ -119,11 +130,16 @@ def read(reproduced: Path) -> Reproduced:
     return Reproduced(result, weights, features[..., 0], **parts)
 
 
-def write(found: Reproduced, models: Path, version: str, calibration: int, target: str = "cpu") -> Card:
+def write(
+    found: Reproduced, models: Path, version: str, calibration: int, target: str = "cpu", precision: str = "int8"
+) -> Card:
     """Make both forms, compare them on the validation windows, and write the model's folder.
 
+    Args:
+        precision: of `PRECISIONS`, the form that is deployed; the other is plain float32.
+
     Raises:
-        GenreError: where int8 disagrees with float32 on more than one window in a hundred; nothing is written then.
+        GenreError: where the two disagree on more than one window in a hundred; nothing is written then.
     """
     from training import vgg16_onnx
 
@@ -136,33 +152,39 @@ def write(found: Reproduced, models: Path, version: str, calibration: int, targe
     plain = vgg16_onnx.scores(vgg16_onnx.float_model(found.weights), heard, 2)
     temperature = metrics.fit_temperature(np.log(np.maximum(plain, 1e-9)), labels)
     whole = vgg16_onnx.float_model(found.weights, temperature)
-    chosen = np.random.default_rng(0).permutation(found.train)[:calibration]
-    small = vgg16_onnx.int8_model(whole, np.asarray(found.features[np.sort(chosen)]))
+    (form, form_in_card), made = PRECISIONS[precision], {}
+    if precision == "int8":
+        chosen = np.random.default_rng(0).permutation(found.train)[:calibration]
+        deployed = vgg16_onnx.int8_model(whole, np.asarray(found.features[np.sort(chosen)]))
+        windows = f"MinMax of {len(chosen)} training windows"
+        made["int8"] = f"{windows}, 7-bit weights by channel, first and last layers float"
+    else:
+        deployed = vgg16_onnx.float_model(found.weights, temperature, winograd=True)
     calibrated = metrics.softmax(np.log(np.maximum(plain, 1e-9)) / temperature)
-    scores = {"fp32": calibrated, "int8": vgg16_onnx.scores(small, heard, 2)}
-    agreement = vgg16_onnx.agreement(scores["fp32"], scores["int8"])
+    answers = vgg16_onnx.scores(deployed, heard, 2)
+    agreement = vgg16_onnx.agreement(calibrated, answers)
     if agreement < LEAST_AGREEMENT:
-        reason = f"int8 gives another genre than float32 in {1 - agreement:.2%} of {len(valid)} windows"
+        reason = f"{form} gives another genre than float32 in {1 - agreement:.2%} of {len(valid)} windows"
         raise GenreError("vgg16", reason, "give more --calibration windows")
 
-    correlation = metrics.fit_correlation(scores["int8"], clip_of, clip_labels)
+    correlation = metrics.fit_correlation(answers, clip_of, clip_labels)
     artist, recipe = found.result["protocols"]["artist"], load_recipe("vgg16")
     protocol = f"{artist['protocol']}; the temperature is fitted on the same {len(valid)} windows, so ece flatters"
     evaluations = [
         {
             "protocol": protocol,
             "command": "genre train export-vgg16",
-            "precision": form,
+            "precision": name,
             **{
-                name: value
-                for name, value in metrics.measure(part, clip_of, clip_labels, GENRES, correlation).as_dict().items()
-                if name != "confusion"
+                key: value
+                for key, value in metrics.measure(part, clip_of, clip_labels, GENRES, correlation).as_dict().items()
+                if key != "confusion"
             },
         }
-        for form, part in (("int8", scores["int8"]), ("fp32", scores["fp32"]))
+        for name, part in ((form, answers), ("fp32", calibrated))
     ]
-    contents = small.SerializeToString(), whole.SerializeToString()
-    costs = [_cost(form, content, recipe.shape) for form, content in zip(("int8", "fp32"), contents, strict=True)]
+    contents = deployed.SerializeToString(), whole.SerializeToString()
+    costs = [_cost(name, content, recipe.shape) for name, content in zip((form, "fp32"), contents, strict=True)]
     costs[0] |= {"agreement": round(agreement, 4), "agreement_windows": len(valid)}
     settings = found.result["settings"]
     values = {
@@ -173,7 +195,7 @@ def write(found: Reproduced, models: Path, version: str, calibration: int, targe
         "recipe": recipe,
         "recipe_digest": recipe.digest,
         "max_batch": 8,
-        "precision": "int8 static QDQ",
+        "precision": form_in_card,
         "gpu_precision": "fp32",
         "parameters": settings["parameters"],
         "opset": vgg16_onnx.OPSET,
@@ -184,7 +206,7 @@ def write(found: Reproduced, models: Path, version: str, calibration: int, targe
             "data": f"{artist['n_train_windows']} windows of 66,000 samples; {artist['protocol']}",
             "method": f"the last {settings['train_blocks']} of 5 blocks and the head, {len(artist['history'])} epochs, "
             + ", ".join(f"{name} {settings[name]}" for name in ("learning_rate", "decay", "momentum", "batch", "seed")),
-            "int8": f"MinMax of {len(chosen)} training windows, 7-bit weights by channel, first and last layers float",
+            **made,
             "time": f"{artist['seconds']:.0f} s",
         },
         "evaluations": evaluations,
@@ -194,7 +216,7 @@ def write(found: Reproduced, models: Path, version: str, calibration: int, targe
     }
     # The float form is no file of the card: 60 MB that the services do not need, made again by this command.
     return folder.write(
-        models, values, {MODEL_FILE: (contents[0], "answers in the service", "int8")}, target, contents[1]
+        models, values, {MODEL_FILE: (contents[0], "answers in the service", form)}, target, contents[1]
     )
 
 

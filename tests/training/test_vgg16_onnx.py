@@ -58,6 +58,14 @@ def test_the_onnx_graph_gives_what_keras_gives(network: keras.Model, features: n
     np.testing.assert_allclose(vgg16_onnx.scores(model, features), expected, rtol=1e-3, atol=1e-5)
 
 
+def test_winograds_convolutions_answer_as_plain_ones_do(network: keras.Model, features: np.ndarray) -> None:
+    weights = vgg16.read_weights(network)
+    plain = vgg16_onnx.scores(vgg16_onnx.float_model(weights), features)
+    fewer = vgg16_onnx.float_model(weights, winograd=True)
+    assert fewer.opset_import[0].version <= 13
+    np.testing.assert_allclose(vgg16_onnx.scores(fewer, features), plain, rtol=1e-3, atol=1e-5)
+
+
 def test_temperature_divides_the_logits(network: keras.Model, features: np.ndarray) -> None:
     weights = vgg16.read_weights(network)
     plain = vgg16_onnx.scores(vgg16_onnx.float_model(weights), features[:4])
@@ -114,6 +122,19 @@ def test_the_export_is_an_int8_model_folder_that_its_card_describes(
     assert convolutions(tmp_path / "vgg16" / "fp32.onnx") == {onnx.TensorProto.FLOAT: CONVOLUTIONS}
     assert convolutions(card.path()) == {onnx.TensorProto.FLOAT: 1, onnx.TensorProto.INT8: CONVOLUTIONS - 1}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["vgg16"]
+
+
+def test_float32_for_a_cpu_is_winograds_and_for_a_gpu_plain(reproduced: Path, tmp_path: Path) -> None:
+    found = vgg16_export.read(reproduced)
+    card = vgg16_export.write(found, tmp_path, "1", 16, precision="fp32")
+    operators = Counter(node.op_type for node in onnx.load(card.path()).graph.node)
+    plain = onnx.load(tmp_path / "vgg16" / "fp32.onnx").graph.node
+    assert card.precision == "fp32 Winograd" and card.costs[0].agreement == 1
+    assert operators["DepthToSpace"] == operators["MatMul"] == THIN[2][0] + THIN[3][0]
+    assert not any(node.op_type == "DepthToSpace" for node in plain)
+    card = vgg16_export.write(found, tmp_path, "2", 16, "jetson-onnxruntime", "fp32")
+    assert (card.folder / "1" / "fp32.onnx").read_bytes() == (card.folder / "fp32.onnx").read_bytes()
+    assert 'default_model_filename: "fp32.onnx"' in (card.folder / "config.pbtxt").read_text()
 
 
 def test_int8_that_disagrees_is_refused_and_nothing_is_written(
