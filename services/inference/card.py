@@ -24,6 +24,7 @@ REFERENCE_FILE = "fp32.onnx"
 """An int8 model's float32 form; not in every folder, for it may be too large to be tracked."""
 INPUT, OUTPUT = "features", "scores"
 _EXPORT = "make the folder again with 'genre train export'"
+_PIECE_BYTES = 2**18
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -190,11 +191,15 @@ def load_card(models_dir: Path, name: str) -> Card:
 
 def _check_file(path: Path, file: File) -> None:
     """Refuse a file that is not the one the card was written for."""
+    digest, size = hashlib.sha256(), 0
     try:
-        content = path.read_bytes()
+        with path.open("rb") as content:
+            while piece := content.read(_PIECE_BYTES):  # not at once: it can be 100 MB
+                digest.update(piece)
+                size += len(piece)
     except OSError as error:
         raise GenreError(str(path), f"can't be read ({error.strerror})", _EXPORT) from error
-    if len(content) != file.bytes or hashlib.sha256(content).hexdigest() != file.sha256:
+    if size != file.bytes or digest.hexdigest() != file.sha256:
         raise GenreError(str(path), "is not the file its card was written for (sha256 differs)", _EXPORT)
 
 
