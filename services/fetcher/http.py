@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -70,18 +71,22 @@ class Origin:
         self._own_host = urlsplit(stream.url).hostname or ""
         self._own_is_private: bool | None = None
         self._headers = read_headers(stream)
-        ca = str(hls.ca_file or os.environ.get("SSL_CERT_FILE") or requests.utils.DEFAULT_CA_BUNDLE_PATH)
-        try:
-            context = tls_context(ca)
-        except OSError as error:
-            raise UsageError(
-                ca, f"is not a file of CA certificates ({error})", "give hls.ca_file a PEM file"
-            ) from error
+        if hls.ca_file or stream.url.lower().startswith("https:"):
+            self._context()  # a file that can't be used is said at once
         self.session = requests.Session()
         self.session.trust_env = False
         self.session.headers["User-Agent"] = "genre-edge"
         for scheme in ("http://", "https://"):
-            self.session.mount(scheme, PatientAdapter(self.patience, context))
+            self.session.mount(scheme, PatientAdapter(self.patience, self._context))
+
+    def _context(self) -> ssl.SSLContext:
+        """Return what TLS connections trust; loading the usual certificates takes 60 ms, so not before it is needed."""
+        ca = str(self.hls.ca_file or os.environ.get("SSL_CERT_FILE") or requests.utils.DEFAULT_CA_BUNDLE_PATH)
+        try:
+            return tls_context(ca)
+        except OSError as error:
+            reason = f"is not a file of CA certificates ({error})"
+            raise UsageError(ca, reason, "give hls.ca_file a PEM file") from error
 
     @property
     def connections(self) -> int:

@@ -211,18 +211,22 @@ class PatientAdapter(HTTPAdapter):
 
     Args:
         patience: looked at by every wait.
-        context: decides alone which certificates are good; requests' own idea (certifi, REQUESTS_CA_BUNDLE) is left
-            out, because that environment variable silently overrides what the configuration says.
+        context: called for the first TLS connection; decides alone which certificates are good. requests' own idea
+            (certifi, REQUESTS_CA_BUNDLE) is left out, because that environment variable silently overrides what the
+            configuration says.
     """
 
-    def __init__(self, patience: Patience, context: ssl.SSLContext) -> None:
+    def __init__(self, patience: Patience, context: Callable[[], ssl.SSLContext]) -> None:
         self.patience, self.context = patience, context
         super().__init__(pool_connections=16, pool_maxsize=1)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """Make pools of patient connections."""
-        super().init_poolmanager(*args, ssl_context=self.context, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"http": self._pool(_Pool), "https": self._pool(_TlsPool)}
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {
+            "http": lambda *a, **k: _Pool(*a, **k, patience=self.patience),
+            "https": lambda *a, **k: _TlsPool(*a, **{**k, "ssl_context": self.context()}, patience=self.patience),
+        }
 
     def build_connection_pool_key_attributes(self, *args: Any, **kwargs: Any) -> Any:
         """Leave the certificates to the context."""
@@ -231,7 +235,3 @@ class PatientAdapter(HTTPAdapter):
 
     def cert_verify(self, conn: HTTPConnectionPool, *args: Any) -> None:
         """Leave the certificates to the context."""
-
-    def _pool(self, kind: type[HTTPConnectionPool]) -> Callable[..., HTTPConnectionPool]:
-        """Return a maker of pools that hand the Patience to each connection."""
-        return lambda *args, **kwargs: kind(*args, patience=self.patience, **kwargs)

@@ -19,6 +19,7 @@ from services.errors import GenreError, UsageError
 from services.fetcher import sockets
 from services.fetcher.failures import FetchError
 from services.fetcher.http import Kind, Origin, backoff_s, shown
+from services.fetcher.sockets import tls_context
 from services.settings import Retry, Stream
 from tests.fetcher.builders import hls, listen, media_playlist
 from tests.fetcher.origin import Reply, ScriptedOrigin, expect_within
@@ -301,6 +302,24 @@ def test_own_ca_is_trusted_whatever_requests_ca_bundle_says(
             assert len(one.fetch(secure.url("/x", "localhost"), "segment").body) == 200_000
         assert one.connections == 1
     assert secure.connections == 1
+
+
+def test_certificates_are_loaded_when_a_plain_stream_is_led_to_tls_and_not_before(
+    origin: ScriptedOrigin, secure: ScriptedOrigin, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate / "cert.pem"))
+    tls_context.cache_clear()
+    origin.put("/plain", b"plain")
+    origin.put("/led", Reply(b"", 302, {"Location": secure.url("/x", "localhost")}))
+    secure.put("/x", b"secret")
+    with client() as one:
+        assert one.fetch(origin.url("/plain"), "segment").body == b"plain"
+        assert tls_context.cache_info().currsize == 0
+        assert one.fetch(origin.url("/led"), "segment").body == b"secret"
+        assert tls_context.cache_info().currsize == 1
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate / "absent.pem"))
+    with client() as one, pytest.raises(UsageError, match=r"absent\.pem.*is not a file of CA certificates"):
+        one.fetch(origin.url("/led"), "segment")
 
 
 def test_an_unknown_ca_and_a_wrong_name_are_refused(secure: ScriptedOrigin, certificate: Path) -> None:
