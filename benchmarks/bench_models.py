@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.errors import GenreError
+from training import winograd
 
 KERAS_FILE = "vgg16.keras"
 FLOAT_MODEL = "vgg16_fp32"
-FLOAT_PRECISION = "fp32 Winograd"
 INT8_MODEL = "vgg16"
 NO_MODEL = "nothing"
 """The mean of each band and one dense layer: what is left is the cost of the pipeline itself."""
@@ -75,7 +75,7 @@ def _has_float(repository: Path) -> bool:
         card = json.loads((repository / FLOAT_MODEL / "card.json").read_bytes())
     except (OSError, ValueError):
         return False
-    return bool(card.get("precision") == FLOAT_PRECISION)
+    return bool(card.get("precision") == winograd.PRECISION)
 
 
 def _make(folder: Path, hls: Path) -> None:
@@ -118,8 +118,8 @@ def _make(folder: Path, hls: Path) -> None:
     repository = folder / "models"
     if not _has_float(repository):
         fast = float_model(weights, winograd=True)
-        content = {MODEL_FILE: (fast.SerializeToString(), "benchmark", FLOAT_PRECISION)}
-        write(repository, {**card, "name": FLOAT_MODEL, "precision": FLOAT_PRECISION}, content)
+        content = {MODEL_FILE: (fast.SerializeToString(), "benchmark", winograd.PRECISION)}
+        write(repository, {**card, "name": FLOAT_MODEL, "precision": winograd.PRECISION}, content)
     if not (repository / INT8_MODEL).exists():
         small: onnx.ModelProto = int8_model(graph, _features(hls), "MinMax")
         content = {MODEL_FILE: (small.SerializeToString(), "benchmark", "int8 static QDQ")}

@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from services.errors import GenreError
 from services.featurizer.recipe import load_recipe
 from services.inference.card import MODEL_FILE, Card
-from training import cost, folder, metrics, triton_config
+from training import cost, folder, metrics, triton_config, winograd
 from training.gtzan import GENRES
 from training.reproduce import WINDOWS
 from training.terminal import quiet
 
 LEAST_AGREEMENT = 0.99
 """Share of real windows on which the deployed form must give the genre that plain float32 gives."""
-PRECISIONS = {"int8": ("int8", "int8 static QDQ"), "fp32": ("fp32 Winograd", "fp32 Winograd")}
+PRECISIONS = {"int8": ("int8", "int8 static QDQ"), "fp32": (winograd.PRECISION, winograd.PRECISION)}
 """What can be asked for -> its name and how the card puts it. A GPU takes plain float32 whatever a CPU takes."""
 INGREDIENTS = [
     {

@@ -14,6 +14,8 @@ from training.onnx_graph import Graph
 
 Matrix = NDArray[np.float64]
 
+PRECISION = "fp32 Winograd"
+"""What the card of a model with such convolutions says."""
 M, SIDE = 4, 6
 """Outputs and inputs along each side of a tile."""
 POINTS = SIDE * SIDE
