@@ -1,4 +1,4 @@
-"""The services of genre-edge, one folder each, and the small rooms they share. Start at `contract.py`."""
+"""The services of genre-edge, one folder each, and the small rooms they share. Start at services/contract/."""
 
 import os
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, process
 from contextlib import ExitStack
 from itertools import islice
@@ -17,32 +17,17 @@ from pathlib import Path
 
 import click
 
-from services import logs, settings
-from services.classify.decode import SUFFIXES
+from services.classify.files import found_files
 from services.classify.pipeline import Classified, Pipeline
-from services.classify.report import COLUMNS, as_csv, as_json, as_row, csv_line, svg
+from services.classify.report import as_csv, as_json, as_row, csv_header, svg
 from services.errors import GenreError, UsageError
-from services.terminal import printable
+from services.number import Number
+from services.process import logs
+from services.settings import loading, schema
+from services.text import clean
 
 _pipeline: Pipeline | None = None
 """One a worker process: a model is loaded once, not once a file."""
-
-
-def found_files(paths: Iterable[Path], unreadable: Callable[[OSError], object] | None = None) -> Iterator[Path]:
-    """Yield the files themselves and, of folders, what has the suffix of an audio file; sorted, without hidden ones.
-
-    Args:
-        unreadable: told of each folder that can't be listed.
-    """
-    for path in paths:
-        if not path.is_dir():
-            yield path
-            continue
-        for folder, folders, names in os.walk(path, onerror=unreadable):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            for name in sorted(names):
-                if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
-                    yield Path(folder) / name
 
 
 def _begin(models_dir: Path, model: str) -> None:
@@ -59,7 +44,7 @@ def _one(path: Path) -> Classified:
     except GenreError as error:
         return Classified(str(path), problem=error.reason)
     except Exception as error:  # a defect met by one file must not cost the others
-        return Classified(str(path), problem=f"{type(error).__name__}: {error}"[:300])
+        return Classified(str(path), problem=clean(f"{type(error).__name__}: {error}", 300))
 
 
 def classified(files: Iterable[Path], models_dir: Path, model: str, jobs: int) -> Iterator[Classified]:
@@ -69,11 +54,11 @@ def classified(files: Iterable[Path], models_dir: Path, model: str, jobs: int) -
         yield from map(_one, files)
         return
     # "spawn": a forked child would inherit the threads' locks of numpy and ONNX Runtime.
-    with ProcessPoolExecutor(jobs, get_context("spawn"), _begin, (models_dir, model)) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn"), _begin, (models_dir, model)) as workers:
         waiting: list[tuple[Path, Future[Classified]]] = []
         rest = iter(files)
         while True:
-            waiting += [(path, pool.submit(_one, path)) for path in islice(rest, 4 * jobs - len(waiting))]
+            waiting += [(path, workers.submit(_one, path)) for path in islice(rest, 4 * jobs - len(waiting))]
             if not waiting:
                 return
             path, future = waiting.pop(0)
@@ -87,6 +72,7 @@ def classified(files: Iterable[Path], models_dir: Path, model: str, jobs: int) -
 @click.command()
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--model", help="Folder under models/ that answers.  [default: from the configuration]")
+@click.option("--models", type=click.Path(path_type=Path), help="Folder of models.  [default: from the configuration]")
 @click.option("--json", "as_what", flag_value="json", help="One JSON object a file and line.")
 @click.option("--csv", "as_what", flag_value="csv", help="CSV with a header.")
 @click.option("--windows", is_flag=True, help="With --json: each window, too.")
@@ -104,11 +90,12 @@ def classified(files: Iterable[Path], models_dir: Path, model: str, jobs: int) -
 @click.option("--workers", type=click.IntRange(1, 1024), help="With --out: processes here.  [default: one a core]")
 @click.option("--batch", type=click.IntRange(1, 10_000), help="With --out: files in a task.  [default: 16]")
 @click.option("--retry-failed", is_flag=True, help="With --out: also try again what has an error there.")
-@click.option("--wait", type=click.FloatRange(1, 86_400), help="With --cluster: wait so long, s.  [default: 60]")
+@click.option("--wait", type=Number(1, 86_400), help="With --cluster: wait so long, s.  [default: 60]")
 @click.option("--config", type=click.Path(path_type=Path), help="TOML configuration file.")
 def classify(
     files: tuple[Path, ...],
     model: str | None,
+    models: Path | None,
     as_what: str | None,
     windows: bool,
     pictures: Path | None,
@@ -132,8 +119,11 @@ def classify(
       dask worker tcp://HOST:8786 --nthreads 1 --nworkers 4
       genre classify --cluster tcp://HOST:8786 --out results.parquet /music
     """
-    loaded = settings.load(config)
-    logs.set_up(settings.Log(level="error"), "genre classify")
+    loaded = loading.load(config)
+    if models is not None:
+        chosen = loaded.inference.model_copy(update={"models_dir": models.absolute()})
+        loaded = loaded.model_copy(update={"inference": chosen})
+    logs.set_up(schema.Log(level="error"), "genre classify")
     if out is not None:
         if as_what == "csv" or windows or pictures is not None or jobs is not None:
             raise UsageError("--out", "does not go with --csv, --windows, --pictures and --jobs", "leave those away")
@@ -159,18 +149,16 @@ def classify(
             pictures.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise GenreError(str(pictures), f"can't be made ({error.strerror})", "name another folder") from error
-    models_dir = loaded.inference.models_dir
-    if not models_dir.is_absolute() and not models_dir.is_dir():
-        models_dir = Path(__file__).resolve().parents[2] / models_dir
-    name = model or loaded.inference.model
+    name = loaded.inference.model if model is None else model
+    models_dir = loaded.inference.model_copy(update={"model": name}).models_path
     from services.inference.card import load_card
 
-    labels = load_card(models_dir, name).labels
+    card = load_card(models_dir, name)
     jobs = min(jobs or len(os.sched_getaffinity(0)), len(every))
     bad = 0
     width = min(48, max(len(str(path)) for path in every))
     if as_what == "csv":
-        click.echo(csv_line(COLUMNS))
+        click.echo(csv_header(card))
     with ExitStack() as stack:
         found: Iterable[Classified] = classified(every, models_dir, name, jobs)
         if sys.stderr.isatty() and not sys.stdout.isatty():
@@ -179,9 +167,10 @@ def classify(
         for one in found:
             bad += one.verdict is None
             if as_what == "json":
-                click.echo(as_json(one, labels, windows))
+                click.echo(as_json(one, card, windows))
             elif as_what == "csv":
-                click.echo(as_csv(one))
+                # click takes the escapes of a name away where no terminal is, and leaves them where one is.
+                click.echo(as_csv(one, card, sys.stdout.isatty()), color=True)
             else:
                 click.echo(as_row(one, width))
             if pictures is not None and one.verdict is not None:
@@ -192,7 +181,7 @@ def classify(
 
 def library(
     sources: tuple[Path, ...],
-    loaded: settings.Settings,
+    loaded: schema.Settings,
     model: str | None,
     out: Path,
     cluster: str | None,
@@ -214,7 +203,8 @@ def library(
         raise GenreError(
             "genre classify --out", f"needs {error.name}", "run 'make catalogue' or install genre-edge[catalogue]"
         ) from error
-    order = run.order_for(own_models_dir(loaded), model or loaded.inference.model)
+    name = loaded.inference.model if model is None else model
+    order = run.order_for(own_models_dir(loaded, name), name)
     summary = run.classify_all(
         [str(source) for source in sources], out, order,
         cluster=cluster, workers=workers, batch=batch, retry_failed=retry_failed, wait_s=wait_s,
@@ -225,7 +215,7 @@ def library(
 def _picture(folder: Path, one: Classified) -> None:
     """Write a file's timeline; files of one name in different folders get pictures of their own."""
     mark = hashlib.sha256(one.file.encode("utf-8", "surrogateescape")).hexdigest()[:6]
-    path = folder / f"{printable(Path(one.file).stem)[:80]}.{mark}.svg"
+    path = folder / f"{clean(Path(one.file).stem, 80) or 'file'}.{mark}.svg"
     try:
         path.write_text(svg(one), encoding="utf-8", errors="replace")
     except OSError as error:

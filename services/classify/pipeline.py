@@ -13,14 +13,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from services.classify.decode import Decoded, pieces
+from services.classify.audio_file import Heard
+from services.classify.decode import pieces
+from services.contract.smoothing import Verdict
+from services.contract.windows import HOP, SAMPLE_RATE, WINDOW, fill
 from services.errors import GenreError
 from services.featurizer.features import Featurizer
-from services.featurizer.recipe import PCM_RATE
-from services.featurizer.windows import HOP, WINDOW, fill, levels
+from services.featurizer.levels import levels
 from services.inference.card import Card, load_card
+from services.inference.decision import decide_clip, decide_windows, loudest_sounds
 from services.inference.onnx_backend import OnnxBackend
-from services.inference.verdict import Verdict, judge, pool
 
 BATCH = 16
 QUIETEST_DBFS = -120.0
@@ -34,6 +36,7 @@ class Window:
     end_s: float
     verdict: Verdict
     level_dbfs: float
+    sounds: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Classified:
 
 
 def windowed(audio: Iterator[NDArray[np.int16]], hop: int = HOP) -> Iterator[tuple[int, int, NDArray[np.int16]]]:
-    """Cut audio that comes in pieces by the rule of services/featurizer/windows.py `starts`, holding a window or two.
+    """Cut audio that comes in pieces by the rule of services/contract/windows.py `starts`, holding a window or two.
 
     Yields:
         (first sample, samples of the file in it, int16 [66,000]); the last window ends with the audio.
@@ -73,7 +76,7 @@ def windowed(audio: Iterator[NDArray[np.int16]], hop: int = HOP) -> Iterator[tup
         drop = min(drop, max(0, next_start - first))
         held, first = held[drop:], first + drop
     if total < WINDOW:
-        if total >= PCM_RATE:
+        if total >= SAMPLE_RATE:
             yield 0, total, fill(held)
     elif next_start - hop + WINDOW < total:
         last = total - WINDOW
@@ -89,8 +92,8 @@ class Pipeline:
 
     def __init__(self, models_dir: Path, model: str, hop: int = HOP) -> None:
         self.card: Card = load_card(models_dir, model)
-        self._featurizer = Featurizer(self.card.recipe)
-        self._backend = OnnxBackend(self.card)
+        self.featurizer = Featurizer(self.card.recipe)
+        self.backend = OnnxBackend(self.card)
         self._hop = hop
 
     def classify(self, path: Path) -> Classified:
@@ -99,10 +102,10 @@ class Pipeline:
         Raises:
             GenreError: where there is nothing to hear in it.
         """
-        about = Decoded()
-        heard = _Heard(self.card)
+        file = Heard()
+        heard = _Answered()
         batch: list[tuple[int, int, NDArray[np.int16]]] = []
-        for window in windowed(heard.counted(pieces(path, about)), self._hop):
+        for window in windowed(heard.counted(pieces(path, file)), self._hop):
             batch.append(window)
             if len(batch) == BATCH:
                 self._answer(batch, heard)
@@ -110,39 +113,34 @@ class Pipeline:
         if batch:
             self._answer(batch, heard)
         if not heard.windows:
-            length = heard.samples / PCM_RATE
+            length = heard.samples / SAMPLE_RATE
             raise GenreError(str(path), f"is too short ({length:.2f} s)", "a genre needs at least 1 s of audio")
-        verdict = pool(np.stack(heard.scores), np.array(heard.levels, np.float32), self.card)
-        problem = f"{about.damaged} damaged packets were left out" if about.damaged else ""
-        return Classified(
-            str(path), heard.samples / PCM_RATE, about.title, about.artist, verdict, tuple(heard.windows), problem
-        )
+        verdict = decide_clip([window.verdict for window in heard.windows], self.card)
+        seconds, windows = heard.samples / SAMPLE_RATE, tuple(heard.windows)
+        return Classified(str(path), seconds, file.title, file.artist, verdict, windows, file.left_out)
 
-    def _answer(self, batch: list[tuple[int, int, NDArray[np.int16]]], heard: _Heard) -> None:
+    def _answer(self, batch: list[tuple[int, int, NDArray[np.int16]]], heard: _Answered) -> None:
         pcm = np.stack([window for _, _, window in batch])
-        scores = self._backend.scores(self._featurizer.features(pcm))
+        answer = self.backend.answer(self.featurizer.views(pcm))
         loud = np.maximum(levels(pcm).rms_dbfs, QUIETEST_DBFS)
-        for (first, samples, _), row, level in zip(batch, scores, loud, strict=True):
-            heard.add(first, samples, row, float(level))
+        if problem := answer.problem():
+            raise GenreError(f"model {self.card.name}", f"answered, but {problem}", "export the model again")
+        for place, ((first, samples, _), verdict) in enumerate(
+            zip(batch, decide_windows(answer, loud, self.card), strict=True)
+        ):
+            sounds = loudest_sounds(self.card, None if answer.sounds is None else answer.sounds[place])
+            start_s, end_s = first / SAMPLE_RATE, (first + samples) / SAMPLE_RATE
+            heard.windows.append(Window(start_s, end_s, verdict, float(loud[place]), sounds))
 
 
-class _Heard:
-    """What was heard of one file so far."""
+class _Answered:
+    """What was answered of one file so far."""
 
-    def __init__(self, card: Card) -> None:
-        self._card = card
+    def __init__(self) -> None:
         self.samples = 0
         self.windows: list[Window] = []
-        self.scores: list[NDArray[np.float32]] = []
-        self.levels: list[float] = []
 
     def counted(self, audio: Iterator[NDArray[np.int16]]) -> Iterator[NDArray[np.int16]]:
         for piece in audio:
             self.samples += piece.size
             yield piece
-
-    def add(self, first: int, samples: int, scores: NDArray[np.float32], level: float) -> None:
-        verdict = judge(scores, level, self._card)
-        self.windows.append(Window(first / PCM_RATE, (first + samples) / PCM_RATE, verdict, level))
-        self.scores.append(scores)
-        self.levels.append(level)

@@ -8,38 +8,60 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from services.classify.files import shown
 from services.classify.pipeline import Classified, Window
-from services.inference.verdict import Verdict
-from services.terminal import printable
+from services.contract.smoothing import Verdict
+from services.inference.card import Card
+from services.palette import called, colour
+from services.text import clean
 
-COLOURS = {
-    "blues": "#2f6fdb", "classical": "#a98300", "country": "#b8652a", "disco": "#b93fc0", "hiphop": "#7a5ad6",
-    "jazz": "#0f8d86", "metal": "#39434e", "pop": "#e04f8f", "reggae": "#379239", "rock": "#d3382f",
-}  # fmt: skip
-COLUMNS = ("file", "genre", "confidence", "kind", "seconds", "windows", "title", "artist", "problem")
+SHARES = ("music", "speech", "other", "silence")
+COLUMNS = (
+    "file", "genre", "confidence", "kind", "seconds", "windows", "title", "artist", "problem", *SHARES,
+    "model", "model_version",
+)  # fmt: skip
+"""Of a CSV; a column `score_LABEL` for each of the model's genres follows."""
 
 
 def _scores(verdict: Verdict, labels: Sequence[str]) -> dict[str, float]:
-    return {label: round(float(score), 4) for label, score in zip(labels, verdict.scores, strict=True)}
+    return {label: round(verdict.scores.get(label, 0.0), 4) for label in labels}
 
 
-def as_json(found: Classified, labels: Sequence[str], windows: bool) -> str:
+def _kinds(verdict: Verdict) -> dict[str, float] | None:
+    return {name: round(share, 4) for name, share in verdict.kinds.items()} if verdict.kinds else None
+
+
+def shares(windows: Sequence[Window]) -> dict[str, float]:
+    """Return which share of a file's windows is music, speech, other and silence; what is unsure is music."""
+    counts = dict.fromkeys(SHARES, 0)
+    for each in windows:
+        kind = each.verdict.kind
+        counts["music" if kind == "unsure" else kind] += 1
+    return {kind: round(count / max(1, len(windows)), 4) for kind, count in counts.items()}
+
+
+def as_json(found: Classified, card: Card, windows: bool) -> str:
     """Return one file as a JSON line; with each window where asked for."""
-    verdict = found.verdict
+    verdict, labels = found.verdict, card.labels
     values: dict[str, Any] = {
         "file": found.file,
         "genre": verdict.genre if verdict else None,
         "confidence": round(verdict.confidence, 4) if verdict else 0.0,
         "kind": verdict.kind if verdict else "",
+        "kinds": _kinds(verdict) if verdict else None,
         "scores": _scores(verdict, labels) if verdict else {},
+        "shares": shares(found.windows),
         "seconds": round(found.seconds, 3),
         "title": found.title,
         "artist": found.artist,
         "problem": found.problem,
+        "model": card.name,
+        "model_version": card.version,
     }
     if windows:
         values["windows"] = [
@@ -50,11 +72,18 @@ def as_json(found: Classified, labels: Sequence[str], windows: bool) -> str:
                 "confidence": round(each.verdict.confidence, 4),
                 "kind": each.verdict.kind,
                 "level_dbfs": round(each.level_dbfs, 2),
+                "kinds": _kinds(each.verdict),
+                "sounds": each.sounds,
                 "scores": _scores(each.verdict, labels),
             }
             for each in found.windows
         ]
-    return json.dumps(values, ensure_ascii=False)
+    # What a terminal obeys, and bytes that are no UTF-8, are escapes that json.loads and os.fsencode turn back.
+    return re.sub(
+        r"[^ -~]",
+        lambda found: found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1],
+        json.dumps(values, ensure_ascii=False),
+    )
 
 
 def csv_line(values: Sequence[object]) -> str:
@@ -64,12 +93,22 @@ def csv_line(values: Sequence[object]) -> str:
     return out.getvalue()
 
 
-def as_csv(found: Classified) -> str:
-    """Return one file as a CSV line, in the order of COLUMNS."""
-    verdict = found.verdict
+def csv_header(card: Card) -> str:
+    """Return the first line of a CSV."""
+    return csv_line((*COLUMNS, *(f"score_{label}" for label in card.labels)))
+
+
+def as_csv(found: Classified, card: Card, on_terminal: bool = False) -> str:
+    """Return one file as a CSV line, in the order of `csv_header`; a file without an answer has no scores.
+
+    Args:
+        on_terminal: a person's terminal shows it, which would obey what a name holds; a file keeps the true name.
+    """
+    verdict, name = found.verdict, shown(found.file)
+    scores = _scores(verdict, card.labels).values() if verdict else [""] * len(card.labels)
     return csv_line(
         (
-            _no_formula(found.file),
+            _no_formula(clean(name, len(name)) if on_terminal else name),
             verdict.genre or "" if verdict else "",
             f"{verdict.confidence:.4f}" if verdict else "",
             verdict.kind if verdict else "",
@@ -78,6 +117,10 @@ def as_csv(found: Classified) -> str:
             _no_formula(found.title),
             _no_formula(found.artist),
             _no_formula(found.problem),
+            *(f"{share:.4f}" for share in shares(found.windows).values()),
+            card.name,
+            card.version,
+            *scores,
         )
     )
 
@@ -89,24 +132,27 @@ def _no_formula(text: str) -> str:
 
 def as_row(found: Classified, width: int) -> str:
     """Return one file as a line of the table: name, genre, how sure, what it rests on."""
-    name = printable(found.file)
+    name = clean(found.file)
     name = name if len(name) <= width else "…" + name[1 - width :]
     if found.verdict is None:
-        return f"{name:{width}}  {'-':10}       {printable(found.problem)}"
-    genre = found.verdict.genre or "silence"
-    genre += "?" if found.verdict.kind == "unsure" else ""
-    note = f"  {printable(found.problem)}" if found.problem else ""
+        return f"{name:{width}}  {'-':10}       {clean(found.problem)}"
+    genre = called(found.verdict.kind, found.verdict.genre)
+    note = f"  {clean(found.problem)}" if found.problem else ""
     return f"{name:{width}}  {genre:10} {100 * found.verdict.confidence:4.0f} %  {strip(found.windows)}{note}"
 
 
+_SHORT = {"silence": "--", "speech": "talk"}
+
+
 def strip(windows: Sequence[Window], most: int = 32) -> str:
-    """Return the course of a file in a few letters: the first two of each genre, runs joined, e.g. 'ja ro ja'."""
+    """Return the course of a file in a few letters: the first two of each genre, runs joined, e.g. 'ja talk ja'."""
     runs: list[str] = []
     for window in windows:
-        word = window.verdict.genre[:2] if window.verdict.genre else "--"
+        verdict = window.verdict
+        word = verdict.genre[:2] if verdict.genre else _SHORT.get(verdict.kind, "..")
         if not runs or runs[-1] != word:
             runs.append(word)
-    shown = " ".join(printable(run) for run in runs[:most])
+    shown = " ".join(clean(run) for run in runs[:most])
     return shown + (" …" if len(runs) > most else "")
 
 
@@ -116,17 +162,19 @@ _ANCHORED = ' text-anchor="end"'
 
 def svg(found: Classified, width: int = 1000) -> str:
     """Return a file's timeline as SVG: a bar a window, coloured by genre, as tall as the model was sure."""
-    labels = sorted({each.verdict.genre for each in found.windows if each.verdict.genre})
+    named = {(each.verdict.genre or "", "" if each.verdict.genre else each.verdict.kind) for each in found.windows}
+    labels = [*sorted(pair for pair in named if pair[0]), *sorted(pair for pair in named if not pair[0])]
     total = max(found.seconds, 0.001)
     bars = []
     for index, each in enumerate(found.windows):
         until = found.windows[index + 1].start_s if index + 1 < len(found.windows) else each.end_s
         left, wide = 20 + (width - 40) * each.start_s / total, (width - 40) * max(0.0, until - each.start_s) / total
-        tall = 80 * each.verdict.confidence if each.verdict.genre else 2
-        what = f"{each.start_s:.1f} s: {each.verdict.genre or 'silence'} {100 * each.verdict.confidence:.0f} %"
+        verdict = each.verdict
+        tall = 2 if verdict.kind == "silence" else 80 * verdict.confidence
+        what = f"{each.start_s:.1f} s: {called(verdict.kind, verdict.genre)} {100 * verdict.confidence:.0f} %"
         bars.append(
             f'<rect x="{left:.1f}" y="{120 - tall:.1f}" width="{wide + 0.4:.1f}" height="{tall:.1f}" '
-            f'fill="{colour(each.verdict.genre)}"><title>{escape(what)}</title></rect>'
+            f'fill="{colour(verdict.kind, verdict.genre)}"><title>{escape(what)}</title></rect>'
         )
     step = next(s for s in (5, 10, 30, 60, 300, 600, 1800, 3600, 10**9) if total / s <= 12)
     marks = []
@@ -134,15 +182,16 @@ def svg(found: Classified, width: int = 1000) -> str:
         anchor = _ANCHORED if at > 0.95 * total else ""
         marks.append(f'<text x="{20 + (width - 40) * at / total:.1f}" y="138"{anchor}>{_clock(at)}</text>')
     legend = "".join(
-        f'<rect x="{20 + 95 * i}" y="150" width="11" height="11" fill="{colour(label)}"/>'
-        f'<text x="{35 + 95 * i}" y="160">{escape(label)}</text>'
-        for i, label in enumerate(labels)
+        f'<rect x="{20 + 95 * i}" y="150" width="11" height="11" fill="{colour(kind, genre or None)}"/>'
+        f'<text x="{35 + 95 * i}" y="160">{escape(called(kind, genre or None))}</text>'
+        for i, (genre, kind) in enumerate(labels)
     )
-    verdict = found.verdict
-    summary = f"{verdict.genre or 'silence'}, {100 * verdict.confidence:.0f} %" if verdict else "not classified"
-    if verdict and verdict.kind == "unsure":
-        summary += " (unsure)"
-    title = escape(printable(found.file.rsplit("/", 1)[-1]))
+    whole = found.verdict
+    summary = "not classified"
+    if whole:
+        summary = f"{whole.genre or called(whole.kind, None)}, {100 * whole.confidence:.0f} %"
+        summary += " (unsure)" if whole.kind == "unsure" else ""
+    title = escape(clean(found.file.rsplit("/", 1)[-1]))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} 172" font-family="sans-serif" font-size="12">'
         f'<rect width="{width}" height="172" fill="#fff"/><g fill="#18202a">'
@@ -151,13 +200,6 @@ def svg(found: Classified, width: int = 1000) -> str:
         f'<text x="{width - 20}" y="35" text-anchor="end" fill="#4d5968">100 % sure</text>'
         f'<g shape-rendering="crispEdges">{"".join(bars)}</g>{"".join(marks)}{legend}</g></svg>\n'
     )
-
-
-def colour(genre: str | None) -> str:
-    """Return a genre's colour; labels of other models get one of their own."""
-    if genre is None:
-        return "#9aa4b0"
-    return COLOURS.get(genre) or f"hsl({sum((i + 1) * ord(c) for i, c in enumerate(genre)) * 47 % 360} 55% 45%)"
 
 
 def _clock(seconds: int) -> str:

@@ -6,7 +6,6 @@ left half a minute after the last time. Start at `Spectrograms`; `png` is the pu
 
 from __future__ import annotations
 
-import logging
 import struct
 import threading
 import time
@@ -15,10 +14,11 @@ import zlib
 import numpy as np
 from numpy.typing import NDArray
 
-from services.bus import Bus, Delivery
-from services.contract import ContractError, MelTensor, Topics
-
-log = logging.getLogger(__name__)
+from services.contract.messages import Message
+from services.contract.tensors import MelTensor
+from services.contract.topics import Topics
+from services.mqtt.client import MqttClient
+from services.mqtt.reader import read
 
 LOOKING_S = 30.0
 MOST_WATCHED = 20
@@ -76,8 +76,8 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 class Spectrograms:
     """The last window of the streams that are looked at."""
 
-    def __init__(self, bus: Bus, topics: Topics) -> None:
-        self._bus, self._topics = bus, topics
+    def __init__(self, mqtt: MqttClient, topics: Topics) -> None:
+        self._mqtt, self._topics = mqtt, topics
         self._lock = threading.Lock()
         self._looked_at: dict[str, float] = {}
         self._windows: dict[str, tuple[NDArray[np.float32], str, float]] = {}
@@ -91,7 +91,7 @@ class Spectrograms:
             self._looked_at[stream] = time.monotonic()
             window = self._windows.get(stream)
         if new:
-            self._bus.subscribe(self._topics.mel("+", stream), self._take)
+            read(self._mqtt, self._topics.mel("+", stream), self._take)
         return (png(window[0]), window[1], window[2]) if window else None
 
     def turn(self) -> None:
@@ -103,17 +103,13 @@ class Spectrograms:
                 del self._looked_at[stream]
                 self._windows.pop(stream, None)
         for stream in left:
-            self._bus.unsubscribe(self._topics.mel("+", stream))
+            self._mqtt.unsubscribe(self._topics.mel("+", stream))
 
-    def _take(self, delivery: Delivery) -> None:
-        self._bus.ack(delivery)
-        try:
-            tensor = MelTensor.from_message(delivery.message)
-        except ContractError as error:
-            log.debug("a tensor is passed over: %s", error)
-            return
-        stretch = tensor.stretch
-        start_s = stretch.first_samples()[-1] / 22_050
+    def _take(self, message: Message) -> None:
+        tensor = MelTensor.from_message(message)
+        header = tensor.header
+        start_s = header.first_samples()[-1] / 22_050
+        first = next(iter(tensor.views.values()))  # of several views the first is shown
         with self._lock:
-            if stretch.stream in self._looked_at:
-                self._windows[stretch.stream] = (tensor.features[-1].copy(), stretch.recipe, start_s)
+            if header.stream in self._looked_at:
+                self._windows[header.stream] = (first[-1].copy(), header.recipe, start_s)

@@ -6,6 +6,7 @@ The last two use one topic that belongs to the doctor, genre/doctor/<user>; no s
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import socket
 import ssl
@@ -13,11 +14,13 @@ import threading
 import time
 from datetime import datetime, timezone
 
-from services.bus import Bus, Delivery
-from services.contract import Message
+from services.contract.messages import Message
 from services.doctor.stages import Part
 from services.errors import GenreError
-from services.settings import Broker
+from services.mqtt import connect_errors, tls
+from services.mqtt.client import MqttClient
+from services.mqtt.subscriptions import Delivery
+from services.settings.schema import Broker
 
 TIMEOUT_S = 5.0
 
@@ -26,7 +29,7 @@ def part(broker: Broker) -> Part:
     """Return the broker's chain of checks."""
     visit = _Visit(broker)
     stages = [("DNS", lambda: resolve(broker.host)), ("TCP", lambda: connect(broker.host, broker.port))]
-    if broker.tls or broker.ca_file is not None:
+    if broker.uses_tls:
         stages.append(("TLS", lambda: handshake(broker)))
     stages += [("MQTT", visit.mqtt), ("permissions", visit.permissions), ("round trip", visit.round_trip)]
     return Part("broker", stages)
@@ -73,33 +76,17 @@ def handshake(broker: Broker) -> str:
     Raises:
         GenreError: the certificate is not right, or there is no TLS.
     """
-    thing = f"{broker.host}:{broker.port}"
-    try:
-        context = ssl.create_default_context(cafile=str(broker.ca_file) if broker.ca_file else None)
-    except (OSError, ssl.SSLError) as error:
-        raise GenreError(
-            str(broker.ca_file), f"can't be used as CA ({error})", "copy the broker's ca.crt there"
-        ) from error
+    context = tls.context(broker)
     try:
         with (
             socket.create_connection((broker.host, broker.port), TIMEOUT_S) as raw,
-            context.wrap_socket(raw, server_hostname=broker.host) as tls,
+            context.wrap_socket(raw, server_hostname=broker.host) as secured,
         ):
-            ends = ssl.cert_time_to_seconds(str((tls.getpeercert() or {}).get("notAfter", "")))
+            ends = ssl.cert_time_to_seconds(str((secured.getpeercert() or {}).get("notAfter", "")))
             until = datetime.fromtimestamp(ends, timezone.utc).date()
-            return f"{tls.version()}, certificate until {until}"
-    except ssl.SSLCertVerificationError as error:
-        remedies = {
-            9: "set this machine's clock",
-            10: "'genre broker renew' on the broker, or set this machine's clock",
-            62: "use a name that 'genre broker init --host' was given",
-        }
-        remedy = remedies.get(error.verify_code, "copy the broker's ca.crt to broker.ca_file")
-        raise GenreError(thing, f"its certificate is not accepted ({error.verify_message})", remedy) from error
+            return f"{secured.version()}, certificate until {until}"
     except OSError as error:
-        raise GenreError(
-            thing, f"no TLS there ({error})", "check the port; without TLS remove broker.ca_file"
-        ) from error
+        raise connect_errors.of_socket(broker, error, connecting=True) from error
 
 
 class _Visit:
@@ -107,65 +94,66 @@ class _Visit:
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
-        self._topic = f"{broker.root}/doctor/{broker.username or 'anonymous'}"
-        self._bus: Bus | None = None
+        # A broker of others may have users whose names are no level of a topic.
+        self._topic = f"{broker.root}/doctor/{re.sub('[+#/]', '_', broker.username or 'anonymous')}"
+        self._mqtt: MqttClient | None = None
 
     def mqtt(self) -> str:
         """Log in."""
-        self._bus = Bus(self._broker, f"{self._broker.root}-doctor-{os.getpid()}-{secrets.token_hex(3)}")
-        self._bus.start()
+        client_id = f"{self._broker.root}-doctor-{os.getpid()}-{secrets.token_hex(3)}"
+        self._mqtt = MqttClient(self._broker, client_id, on_problem=lambda problem: None)
+        self._mqtt.start()
         try:
-            self._bus.wait_connected(TIMEOUT_S)
-        except GenreError as error:
-            self._bus.stop()
-            remedy = "check broker.username and its password file; 'genre broker user' makes users"
-            raise GenreError(error.thing, error.reason, remedy) from error
-        limits = self._bus.limits
+            self._mqtt.wait_connected(TIMEOUT_S)
+        except GenreError:
+            self._mqtt.stop()
+            raise
+        limits = self._mqtt.limits
         if not limits.shared_subscriptions:
-            self._bus.stop()
-            raise GenreError(error_name(self._broker), "has no shared subscriptions", "use Mosquitto 1.6 or later")
+            self._mqtt.stop()
+            raise GenreError(
+                connect_errors.name_of(self._broker), "has no shared subscriptions", "use Mosquitto 1.6 or later"
+            )
         packet = limits.maximum_packet_bytes
         if packet is not None and packet < 1_100_000:
-            self._bus.stop()
+            self._mqtt.stop()
             raise GenreError(
-                error_name(self._broker), f"takes packets of {packet} bytes at most", "set max_packet_size 2000000"
+                connect_errors.name_of(self._broker),
+                f"takes packets of {packet} bytes at most",
+                "set max_packet_size 2000000",
             )
         return f"MQTT 5 as {self._broker.username or 'anonymous'}, shared subscriptions"
 
     def permissions(self) -> str:
         """Publish to the doctor's own topic."""
-        assert self._bus is not None
-        receipt = self._bus.publish_and_wait(Message(self._topic, b"permission"), TIMEOUT_S)
+        assert self._mqtt is not None
+        receipt = self._mqtt.publish_and_wait(Message(self._topic, b"permission"), TIMEOUT_S)
         if not receipt.accepted:
-            self._bus.stop()
+            self._mqtt.stop()
             reason = f"{self._broker.username or 'anonymous'} may not publish there ({receipt.text})"
             raise GenreError(self._topic, reason, "use a service's user; 'genre broker roles' shows who may do what")
         return f"may publish to {self._topic}"
 
     def round_trip(self) -> str:
         """Publish and receive."""
-        assert self._bus is not None
+        assert self._mqtt is not None
         word, arrived = secrets.token_bytes(16), threading.Event()
 
         def take(delivery: Delivery) -> None:
-            assert self._bus is not None
-            self._bus.ack(delivery)
+            assert self._mqtt is not None
+            self._mqtt.ack(delivery)
             if delivery.message.payload == word:
                 arrived.set()
 
         try:
-            self._bus.subscribe(self._topic, take)
-            began = time.monotonic()
-            while not arrived.wait(0.5):
-                if time.monotonic() - began > TIMEOUT_S:
-                    reason = f"what was published did not come back within {TIMEOUT_S:g} s"
-                    raise GenreError(self._topic, reason, "let this user read it; look into the broker's log")
-                self._bus.publish_and_wait(Message(self._topic, word), TIMEOUT_S)
-            return f"{1000 * (time.monotonic() - began):.0f} ms there and back"
+            self._mqtt.subscribe(self._topic, take)
+            deadline = time.monotonic() + TIMEOUT_S
+            while time.monotonic() < deadline:
+                began = time.monotonic()  # of this try: the first may be ahead of its own subscription
+                self._mqtt.publish(Message(self._topic, word))
+                if arrived.wait(0.5):
+                    return f"{1000 * (time.monotonic() - began):.0f} ms there and back"
+            reason = f"what was published did not come back within {TIMEOUT_S:g} s"
+            raise GenreError(self._topic, reason, "let this user read it; look into the broker's log")
         finally:
-            self._bus.stop()
-
-
-def error_name(broker: Broker) -> str:
-    """Return how a person calls this broker."""
-    return f"MQTT broker {broker.host}:{broker.port}"
+            self._mqtt.stop()

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import click
 
-from services import check_config, settings
 from services.doctor import broker, engine, hls, machine
 from services.doctor.stages import Concern, Finding, Part, examine
 from services.errors import GenreError
-from services.settings import Settings
+from services.settings import check, loading
+from services.settings.schema import Settings
 
 MARKS = {"ok": "ok  ", "warning": "note", "failed": "FAIL", "not tried": "-   "}
 
@@ -35,7 +35,7 @@ def parts_of(config: Settings) -> list[Part]:
 
 
 def _points_at(config: Settings) -> str:
-    found = list(check_config.findings(config))
+    found = [*check.findings(config), *check.notes(config)]
     if found:
         raise Concern("configuration", "; ".join(found), "'genre check-config' lists them one by one")
     return f"{len(config.streams)} streams" if config.streams else "no streams yet: 'genre streams add NAME URL'"
@@ -50,7 +50,7 @@ def diagnose(path: Path | None) -> list[Finding]:
 
 def _run(path: Path | None, tell: Callable[[Finding], None]) -> None:
     try:
-        config = settings.load(path)
+        config = loading.load(path)
     except GenreError as error:
         tell(Finding("configuration", "values", "failed", f"{error.thing}: {error.reason}", error.remedy, 0.0))
         return

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from services.doctor.broker import connect, resolve
 from services.doctor.stages import Part
 from services.errors import GenreError
-from services.settings import Hls, Stream
+from services.settings.schema import Hls, Stream
 
 TIMEOUT_S = 40.0
 
@@ -36,16 +36,17 @@ def hear(stream: Stream, hls: Hls) -> str:
     Raises:
         GenreError: what the fetcher says of this stream, or that no audio came.
     """
-    from services.fetcher.heard import SAMPLE_RATE, Audio, Gap
-    from services.fetcher.listener import Listener
+    from services.contract.windows import SAMPLE_RATE
+    from services.fetcher.events import Audio, Gap
+    from services.fetcher.source import StreamSource
 
     stop = threading.Event()
     timer = threading.Timer(TIMEOUT_S, stop.set)
     timer.start()
-    listener = Listener(stream, hls, stop)
+    source = StreamSource(stream, hls, stop)
     gaps: list[Gap] = []
     try:
-        for item in listener.listen():
+        for item in source.listen():
             if isinstance(item, Audio):
                 loudest = int(abs(item.pcm.astype("int32")).max()) if len(item.pcm) else 0
                 silent = " of digital silence" if loudest == 0 else ""
@@ -56,6 +57,7 @@ def hear(stream: Stream, hls: Hls) -> str:
                     break
     finally:
         timer.cancel()
-        listener.close()
+        source.close()
     why = f"{gaps[-1].cause}: {gaps[-1].detail}" if gaps else f"none within {TIMEOUT_S:g} s"
-    raise GenreError(f"stream {stream.name}", f"no audio ({why})", "try its URL in a player; 'genre record' shows more")
+    remedy = "'genre record URL --out heard.wav' shows what the fetcher meets, step by step"
+    raise GenreError(f"stream {stream.name}", f"no audio ({why})", remedy)

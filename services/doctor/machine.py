@@ -33,6 +33,8 @@ def disk(state_dir: Path) -> str:
     """
     folder = state_dir.absolute()
     there = next(each for each in (folder, *folder.parents) if each.exists())
+    if not there.is_dir():
+        raise GenreError(str(there), "is no folder", "set paths.state_dir to one")
     free_mb = shutil.disk_usage(there).free // 1_000_000
     if free_mb < LEAST_FREE_MB:
         raise GenreError(
@@ -40,7 +42,7 @@ def disk(state_dir: Path) -> str:
         )
     if not os.access(there, os.W_OK):
         text = "this user can't write there (a service's own user may)"
-        raise Concern(str(there), text, "run 'sudo genre doctor', or mend paths.state_dir")
+        raise Concern(str(there), text, "run 'sudo genre doctor', or correct paths.state_dir")
     return f"{free_mb} MB free at {there}"
 
 

@@ -6,6 +6,8 @@ Not a place for scaling or framing: only matrices from frequency bins to bands. 
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,14 +30,38 @@ def _mel_to_hz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(mel < _LOG_FROM_MEL, _LINEAR_HZ_A_MEL * mel, log)
 
 
-def mel(sample_rate: int, n_fft: int, n_mels: int, fmin: float, fmax: float) -> Bank:
-    """Return triangular filters of unit area, shape [1 + n_fft / 2, n_mels] (librosa.filters.mel transposed)."""
-    edges = _mel_to_hz(np.linspace(_hz_to_mel(fmin), _hz_to_mel(fmax), n_mels + 2))
+def _edges(n_mels: int, fmin: float, fmax: float, htk: bool) -> NDArray[np.float64]:
+    """Return the corners of the triangles in Hz, shape [n_mels + 2]: evenly spaced in mel."""
+    if htk:
+        low, high = (2595.0 * np.log10(1 + hz / 700) for hz in (fmin, fmax))
+        return np.asarray(700.0 * (10 ** (np.linspace(low, high, n_mels + 2) / 2595) - 1))
+    return _mel_to_hz(np.linspace(_hz_to_mel(fmin), _hz_to_mel(fmax), n_mels + 2))
+
+
+def mel(
+    sample_rate: int,
+    n_fft: int,
+    n_mels: int,
+    fmin: float,
+    fmax: float,
+    *,
+    htk: bool = False,
+    norm: Literal["slaney"] | None = "slaney",
+) -> Bank:
+    """Return triangular filters, shape [1 + n_fft / 2, n_mels] (librosa.filters.mel transposed).
+
+    Args:
+        htk: HTK's mel scale instead of Slaney's.
+        norm: "slaney" for triangles of unit area, None for triangles of height 1.
+    """
+    edges = _edges(n_mels, fmin, fmax, htk)
     bins = np.fft.rfftfreq(n_fft, 1.0 / sample_rate)[:, None]
     rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
     triangles = np.maximum(0, np.minimum(rising, falling))
-    return np.ascontiguousarray(triangles * (2.0 / (edges[2:] - edges[:-2])), dtype=np.float32)
+    if norm == "slaney":
+        triangles *= 2.0 / (edges[2:] - edges[:-2])
+    return np.ascontiguousarray(triangles, dtype=np.float32)
 
 
 def chroma(sample_rate: int, n_fft: int, n_chroma: int) -> Bank:

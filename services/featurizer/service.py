@@ -1,11 +1,13 @@
 """The featurizer service: PCM chunks in, tensors of one recipe out. It keeps no state: any replica may take any chunk.
 
-The numbers are made in `features.py`; the delivery rules are in services/worker.py. Start at `FeaturizerService`.
+The numbers are made in `features.py`; the delivery rules are in services/process/worker.py. Start at
+`FeaturizerService`.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import threading
 from pathlib import Path
 
@@ -13,19 +15,24 @@ import click
 import numpy as np
 from pydantic import ValidationError
 
-from services import logs, settings
-from services.contract import TENSOR_WINDOW_BYTES, Ack, MelTensor, Message, PcmChunk
+from services.contract.acks import Ack
+from services.contract.chunks import MAX_PAYLOAD_BYTES, TENSOR_WINDOW_BYTES, Chunk
+from services.contract.messages import Message
+from services.contract.recipe import Recipe, load_recipe
+from services.contract.tensors import MelTensor
 from services.errors import GenreError
 from services.featurizer.features import Featurizer
-from services.featurizer.recipe import Recipe, load_recipe
-from services.featurizer.windows import levels
-from services.lifecycle import Life, serve_metrics
-from services.worker import Work, Worker
+from services.featurizer.levels import levels
+from services.process import logs
+from services.process.lifecycle import ServiceProcess, serve_metrics
+from services.process.readers import ReaderWatch
+from services.process.worker import Work, Worker
+from services.settings import loading, schema
 
 QUIETEST_DBFS = -120.0
 
 
-def recipe_of(config: settings.Settings) -> Recipe:
+def recipe_of(config: schema.Settings) -> Recipe:
     """Return the configured recipe: by id, or the one that travels in the model's card.
 
     Raises:
@@ -33,7 +40,7 @@ def recipe_of(config: settings.Settings) -> Recipe:
     """
     if config.featurizer.recipe is not None:
         return load_recipe(config.featurizer.recipe)
-    path = config.inference.models_dir / config.inference.model / "card.json"
+    path = config.inference.models_path / config.inference.model / "card.json"
     try:
         return Recipe.model_validate(json.loads(path.read_bytes())["recipe"])
     except OSError as error:
@@ -49,27 +56,43 @@ def recipe_of(config: settings.Settings) -> Recipe:
 class FeaturizerService:
     """One replica."""
 
-    def __init__(self, config: settings.Settings, instance: str) -> None:
+    def __init__(self, config: schema.Settings, instance: str) -> None:
         self._config = config
         self._recipe = recipe_of(config)
         self._digest = self._recipe.digest
         details = {"recipe": self._recipe.id, "recipe_digest": self._digest}
-        self._life = Life("featurizer", instance, config.broker.root, config.broker, details)
-        self._bus = self._life.connect(
-            durable=True, receive_maximum=config.worker.receive_maximum, least_payload_bytes=self._tensor_bytes()
+        self._lifecycle = ServiceProcess("featurizer", instance, config.broker.root, config.broker, details)
+        self._mqtt = self._lifecycle.connect(
+            durable=True, receive_maximum=config.worker.receive_maximum, least_payload_bytes=self._least_payload_bytes()
         )
         self._featurizer = Featurizer(self._recipe)
         self._lock = threading.Lock()
         # The group's name holds the recipe: two recipes at once are two groups, each with all chunks.
-        share = f"$share/featurizer-{self._recipe.id}/{self._life.topics.pcm('+')}"
-        self._worker = Worker(self._life, self._bus, config.worker, share, self.process)
+        share = f"$share/featurizer-{self._recipe.id}/{self._lifecycle.topics.pcm('+')}"
+        reader = ReaderWatch(
+            self._lifecycle,
+            self._mqtt,
+            f"inference service for recipe {self._recipe.id}",
+            lambda status: status.service == "inference" and status.details.get("recipe") == self._recipe.id,
+        )
+        self._worker = Worker(self._lifecycle, self._mqtt, config.worker, share, self.process, reader)
 
-    def _tensor_bytes(self) -> int:
-        """Return the largest tensor that has to pass: of one window, for the fetcher cuts as few as the broker takes.
+    def _window_bytes(self, dtype: str) -> int:
+        """Return the bytes of one window's tensors."""
+        return sum(math.prod(shape) for shape in self._recipe.shapes.values()) * np.dtype(dtype).itemsize
+
+    def _dtype(self, windows: int) -> str:
+        """Return the configured type, or float16 where some windows would not fit into a message otherwise."""
+        most = min(MAX_PAYLOAD_BYTES, self._mqtt.limits.payload_bytes or MAX_PAYLOAD_BYTES)
+        fits = windows * self._window_bytes("float32") <= most
+        return self._config.featurizer.dtype if fits else "float16"
+
+    def _least_payload_bytes(self) -> int:
+        """Return the largest tensor that has to pass: of one window: the fetcher cuts as few as the broker takes.
 
         A recipe with more numbers in a window than the fetcher reckons with is not cut smaller.
         """
-        window = int(np.prod(self._recipe.shape)) * np.dtype(self._config.featurizer.dtype).itemsize
+        window = self._window_bytes("float16")
         return window if window <= TENSOR_WINDOW_BYTES else window * self._config.fetcher.windows_per_chunk
 
     def process(self, message: Message) -> Work:
@@ -78,32 +101,30 @@ class FeaturizerService:
         Raises:
             ContractError: where it is not a chunk as the contract says.
         """
-        chunk = PcmChunk.from_message(message)
+        chunk = Chunk.from_message(message)
         windows = chunk.window_pcm()
         with self._lock:  # its work arrays are one thread's; more cores are more replicas
-            features = self._featurizer.features(windows)
+            views = self._featurizer.views(windows)
         heard = np.maximum(levels(windows).rms_dbfs, QUIETEST_DBFS)
         tensor = MelTensor.of(
             chunk,
-            features,
+            views,
             tuple(float(level) for level in heard),
             self._recipe.id,
             self._digest,
-            self._config.featurizer.dtype,
+            self._dtype(len(windows)),
         )
         # A chunk that is sent again tells its fetcher how far it came: that names the stage that is stuck.
-        passed = (
-            [Ack(chunk.stretch.chunk, "featurized").to_message(chunk.reply_to)] if chunk.stretch.attempt > 1 else []
-        )
-        return Work([tensor.to_message(self._life.topics)], passed, needs_reader=True)
+        passed = [Ack(chunk.header.chunk, "featurized").to_message(chunk.reply_to)] if chunk.header.attempt > 1 else []
+        return Work([tensor.to_message(self._lifecycle.topics)], passed, needs_reader=True)
 
     def run(self) -> None:
         """Work until a signal comes."""
-        with self._life.signals():
+        with self._lifecycle.signals():
             serve_metrics(self._config.metrics)
             self._worker.start()
-            self._bus.start()
-            self._life.run(self._worker.healthy, self._worker.drain)
+            self._mqtt.start()
+            self._lifecycle.run(self._worker.healthy, self._worker.drain)
 
 
 @click.command()
@@ -115,6 +136,6 @@ def featurizer(config: Path | None, instance: str) -> None:
     \b
     Example: genre featurizer --config genre.toml --instance 2
     """
-    loaded = settings.load(config)
+    loaded = loading.load(config)
     logs.set_up(loaded.log, f"featurizer-{instance}")
     FeaturizerService(loaded, instance).run()

@@ -22,11 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from services import settings as config
+from services.contract.windows import SAMPLE_RATE
 from services.errors import GenreError, UsageError
-from services.fetcher.decoder import Native, to_int16
-from services.fetcher.heard import SAMPLE_RATE, Audio, Ended, EpochEnded, EpochStarted, Gap, Heard, Report, Track
-from services.fetcher.listener import Listener
+from services.fetcher.events import Audio, Ended, EpochEnded, EpochStarted, Gap, Report, StreamEvent, Track
+from services.fetcher.media.decoder import Native, to_int16
+from services.fetcher.source import StreamSource
+from services.number import Number
+from services.settings import loading
+from services.settings import schema as config
 
 
 class Recording:
@@ -48,8 +51,8 @@ class Recording:
         if self._format == (rate, channels):
             return
         self.close()
-        suffix = f".{len(self.files) + 1}{self.out.suffix}" if self.files else self.out.suffix
-        path = self.out.with_suffix(suffix)
+        number = f".{len(self.files) + 1}" if self.files else ""
+        path = self.out.parent / f"{self.out.stem}{number}{self.out.suffix}"
         try:
             # Opened here, not by wave: where that fails, its half-made object complains on stderr when it is collected.
             self._file = path.open("wb")
@@ -105,7 +108,7 @@ class Ledger:
         self.causes: dict[str, int] = {}
         self.end = ""
 
-    def note(self, item: Heard) -> None:
+    def note(self, item: StreamEvent) -> None:
         """Count an item."""
         if isinstance(item, Audio):
             self.counts["heard"] += len(item.pcm)
@@ -165,7 +168,7 @@ class Ledger:
 @click.argument("url")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="WAV file to write.")
 @click.option("--native", is_flag=True, help="Native rate and channels instead of 22,050 Hz mono.")
-@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Stop after this much of the timeline.")
+@click.option("--seconds", type=Number(min=0, min_open=True), help="Stop after this much of the timeline.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line; the ledger is the last one.")
 @click.option("--prefer", help="Rendition to take: a NAME, LANGUAGE or GROUP-ID, or 'best'.")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file with an [hls] table.")
@@ -186,8 +189,8 @@ def record(
     try:
         stream = config.Stream(name="record", url=url, prefer=prefer)
     except ValidationError as error:
-        raise UsageError(url, config.describe(error), "give an http or https URL") from error
-    hls = config.load(config_file).hls
+        raise UsageError(url, loading.describe(error), "give an http or https URL") from error
+    hls = loading.load(config_file).hls
     stop = threading.Event()
 
     def on_signal(number: int, frame: FrameType | None) -> None:
@@ -196,12 +199,12 @@ def record(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
     recording, ledger = Recording(out, native), Ledger()
-    listener = Listener(stream, hls, stop, native=recording.write_native if native else None)
+    source = StreamSource(stream, hls, stop, native=recording.write_native if native else None)
     if not native:
         recording.open(SAMPLE_RATE, 1)
     began = time.monotonic()
     try:
-        for item in listener.listen():
+        for item in source.listen():
             ledger.note(item)
             if isinstance(item, Audio):
                 if not native:
@@ -219,7 +222,7 @@ def record(
         recording.drop_if_empty()
         raise
     finally:
-        listener.close()
+        source.close()
         recording.close()
     files = [str(path) for path in recording.files]
     if as_json:
@@ -229,7 +232,7 @@ def record(
     click.echo(f"wrote {', '.join(files) or 'nothing'} in {time.monotonic() - began:.1f} s")
 
 
-def _print(item: Heard, as_json: bool) -> None:
+def _print(item: StreamEvent, as_json: bool) -> None:
     """Print an item other than audio: as JSON, or as a line that begins with the seconds where it has a place."""
     if as_json:
         values = {k: dict(v) if isinstance(v, Mapping) else v for k, v in _fields(item).items()}
@@ -252,9 +255,9 @@ def _at(sample: int) -> str:
     return f"{sample / SAMPLE_RATE:>10.3f} s"
 
 
-def _fields(item: Heard) -> dict[str, object]:
-    """Return the fields of an item."""
-    return {f.name: getattr(item, f.name) for f in dataclasses.fields(item)}
+def _fields(item: StreamEvent) -> dict[str, object]:
+    """Return the fields of an item that mean something to a person."""
+    return {f.name: getattr(item, f.name) for f in dataclasses.fields(item) if f.name != "resume_point"}
 
 
 def _progress(ledger: Ledger, as_json: bool) -> None:

@@ -13,16 +13,19 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
+from services.contract.recipe import ONE_VIEW, Recipe
 from services.errors import GenreError
-from services.featurizer.recipe import Recipe
-from services.inference.onnx_shapes import read_shapes
-from services.settings import NAME_PATTERN, describe
+from services.settings.loading import describe
+from services.settings.schema import NAME_PATTERN
 
 CARD_FILE = "card.json"
 MODEL_FILE = "1/model.onnx"
 REFERENCE_FILE = "fp32.onnx"
-"""An int8 model's float32 form; not in every folder, for it may be too large to be tracked."""
-INPUT, OUTPUT = "features", "scores"
+"""An int8 model's float32 form; not in every folder: it may be too large to be tracked."""
+INPUT, OUTPUT = ONE_VIEW, "scores"
+"""Of a model that has one view and tells genres alone; services/inference/answer.py knows all there can be."""
+KINDS = ("music", "speech", "other")
+"""What a model can tell apart before any genre, in the order of its output."""
 _EXPORT = "make the folder again with 'genre train export'"
 _PIECE_BYTES = 2**18
 
@@ -82,15 +85,22 @@ class Ingredient(Part):
     source: str
 
 
+VERSION_PATTERN = r"^[0-9A-Za-z][0-9A-Za-z.+-]{0,31}$"
+
+
 class Card(Part):
     """What models/<name>/card.json says."""
 
     name: str = Field(pattern=NAME_PATTERN)
-    version: str = Field(
-        pattern=r"^[0-9A-Za-z][0-9A-Za-z.+-]{0,31}$", description="Changes with any number of the model."
-    )
+    version: str = Field(pattern=VERSION_PATTERN, description="Changes with any number of the model.")
     summary: str = Field(description="One sentence for a person choosing a model.")
     labels: tuple[str, ...] = Field(min_length=2, max_length=1_000)
+    kinds: tuple[str, ...] | None = Field(
+        None, description="music, speech, other: the model tells them apart; unset: it takes everything for music."
+    )
+    sounds: tuple[str, ...] | None = Field(
+        None, min_length=1, max_length=2_000, description="Classes of its sound network; unset: it has none."
+    )
     recipe: Recipe
     recipe_digest: str
     max_batch: int = Field(32, ge=1, le=1_024, description="Most windows in one call of Triton.")
@@ -104,7 +114,7 @@ class Card(Part):
     silent_dbfs: float = Field(-60.0, le=0, description="A window quieter than this is silence and gets no genre.")
     unsure_below: Share = Field(description="A window whose best genre is less probable than this is 'unsure'.")
     window_correlation: Share = Field(
-        1.0, description="How alike the errors of a clip's windows are: services/inference/verdict.py pools with it."
+        1.0, description="How alike the errors of a clip's windows are: services/inference/decision.py pools with it."
     )
     files: tuple[File, ...] = Field(min_length=1)
     training: dict[str, str] = Field(description="Data, method, seeds, time.")
@@ -120,6 +130,10 @@ class Card(Part):
         """Refuse a card that contradicts itself."""
         if len(set(self.labels)) != len(self.labels):
             raise ValueError("labels: one stands twice")
+        if self.sounds is not None and len(set(self.sounds)) != len(self.sounds):
+            raise ValueError("sounds: one stands twice")
+        if self.kinds is not None and self.kinds != KINDS:
+            raise ValueError(f"kinds are {', '.join(self.kinds) or 'none'}, not {', '.join(KINDS)} in this order")
         if self.recipe.digest != self.recipe_digest:
             raise ValueError(
                 f"recipe_digest is {self.recipe_digest}, but the recipe's numbers give {self.recipe.digest}"
@@ -167,8 +181,8 @@ def load_card(models_dir: Path, name: str) -> Card:
         name: the model's folder and name.
 
     Raises:
-        GenreError: for a model that is missing, a card that is broken, or files that are not those of the card (their
-            digests, or the input and output of the ONNX file).
+        GenreError: for a model that is missing, a card that is broken, or files whose digests are not those of the
+            card. What the ONNX file takes and gives is compared with the card by the engine that loads it.
     """
     folder = models_dir / name
     if not re.match(NAME_PATTERN, name) or not (folder / CARD_FILE).is_file():
@@ -185,7 +199,6 @@ def load_card(models_dir: Path, name: str) -> Card:
     card._folder = folder
     for file in card.files:
         _check_file(folder / file.path, file)
-    check_shapes(card)
     return card
 
 
@@ -201,22 +214,3 @@ def _check_file(path: Path, file: File) -> None:
         raise GenreError(str(path), f"can't be read ({error.strerror})", _EXPORT) from error
     if size != file.bytes or digest.hexdigest() != file.sha256:
         raise GenreError(str(path), "is not the file its card was written for (sha256 differs)", _EXPORT)
-
-
-def check_shapes(card: Card) -> None:
-    """Refuse a card whose recipe or labels do not fit the ONNX file's input and output.
-
-    Raises:
-        GenreError: naming what the card says and what the file says.
-    """
-    path = card.path()
-    inputs, outputs = read_shapes(path)
-    for kind, found, name, wanted in (
-        ("input", inputs, INPUT, card.recipe.shape),
-        ("output", outputs, OUTPUT, (len(card.labels),)),
-    ):
-        if name not in found:
-            raise GenreError(str(path), f"has no {kind} {name!r} but {', '.join(sorted(found)) or 'none'}", _EXPORT)
-        if found[name][1:] != wanted:
-            shape = list(found[name][1:])
-            raise GenreError(str(path), f"its {kind} {name!r} is {shape}, its card says {list(wanted)}", _EXPORT)

@@ -2,7 +2,7 @@
 
 Triton says "ready" while a model's process is dead, and load_model alone is then a no-op: only an answer proves health,
 and unload + load brings the process back. Not here: starting a server (services/supervisor/triton_server.py).
-Start at `TritonBackend.scores`.
+Start at `TritonBackend.answer`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,11 @@ import tritonclient.grpc as triton
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
-from services.contract import ContractError
+from services.contract.messages import ContractError
 from services.errors import GenreError
+from services.inference.answer import Answer, check_views, outputs_of
 from services.inference.card import Card
-from services.worker import Unavailable
+from services.process.worker import Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +36,7 @@ _TRANSIENT = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED
 
 
 class TritonBackend:
-    """Asks one Triton server for a model's scores; safe to call from several threads.
+    """Asks one Triton server for a model's answers; safe to call from several threads.
 
     Args:
         url: host:port of the gRPC endpoint.
@@ -43,6 +45,7 @@ class TritonBackend:
 
     def __init__(self, card: Card, url: str, deadline_s: float) -> None:
         self._card, self._url, self._deadline_s = card, url, deadline_s
+        self._outputs = outputs_of(card)
         self._client = triton.InferenceServerClient(url, verbose=False)
         self._reload_lock = threading.Lock()
         self._reloaded_at = 0.0
@@ -76,35 +79,42 @@ class TritonBackend:
 
     def canary(self) -> None:
         """Run one inference on zeros: the only sign of health that can be trusted."""
-        self.scores(np.zeros((1, *self._card.recipe.shape), np.float32))
+        self.answer({name: np.zeros((1, *shape), np.float32) for name, shape in self._card.recipe.shapes.items()})
 
-    def scores(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return calibrated probabilities, float32 [windows, labels].
+    def answer(self, views: Mapping[str, NDArray[np.float32]]) -> Answer:
+        """Return the probabilities of some windows.
 
         Args:
-            features: float32 [windows, frames, bands].
+            views: float32, shape [n, frames, bands] each, by the card's recipe.
 
         Raises:
+            ValueError: for other views, shapes or types.
             Unavailable: Triton is away, late, or its model process just died; try again.
-            ContractError: Triton refuses this tensor, or answers with another shape.
+            ContractError: Triton refuses this tensor.
         """
-        tensor = triton.InferInput("features", list(features.shape), "FP32")
-        tensor.set_data_from_numpy(np.ascontiguousarray(features, np.float32))
+        count = check_views(self._card, views)
+        inputs = []
+        for name, view in views.items():
+            inputs.append(triton.InferInput(name, list(view.shape), "FP32"))
+            inputs[-1].set_data_from_numpy(np.ascontiguousarray(view))
         try:
-            answer = self._client.infer(
+            found = self._client.infer(
                 self._card.name,
-                [tensor],
-                outputs=[triton.InferRequestedOutput("scores")],
+                inputs,
+                outputs=[triton.InferRequestedOutput(name) for name in self._outputs],
                 client_timeout=self._deadline_s,
             )
         except InferenceServerException as error:
             raise self._judged(error) from error
         self._late_since = 0.0
-        scores = answer.as_numpy("scores")
-        if scores is None or scores.shape != (len(features), len(self._card.labels)):
-            # Triton 24.10 with numpy 2 in its model processes answers like this, without an error of its own.
-            raise Unavailable(f"Triton answered with {None if scores is None else scores.shape} instead of scores")
-        return np.asarray(scores, np.float32)
+        values = {}
+        for name, size in self._outputs.items():
+            value = found.as_numpy(name)
+            if value is None or value.shape != (count, size):
+                # Triton 24.10 with numpy 2 in its model processes answers like this, without an error of its own.
+                raise Unavailable(f"Triton answered with {None if value is None else value.shape} instead of {name}")
+            values[name] = np.asarray(value, np.float32)
+        return Answer(**values)
 
     def _judged(self, error: InferenceServerException) -> Exception:
         """Return what an error of Triton means here; a dead model process is brought back on the way."""
@@ -126,7 +136,7 @@ class TritonBackend:
         return Unavailable(f"Triton at {self._url}: {status} {text}"[:200])
 
     def load(self) -> None:
-        """Have Triton load the model's files anew; it answers with the old ones until it has.
+        """Have Triton load the model's files again; it answers with the old ones until it has.
 
         Raises:
             GenreError: Triton refuses the new files, or is not there.

@@ -1,5 +1,5 @@
-"""The HLS server side: music files to segments, an HTTP origin for them, and a demo's own music.
+"""The HLS server side: music files to segments, and an HTTP origin for them.
 
-It stands apart from the services: nothing here knows MQTT. Start at `package.py` (files -> HLS) and `serve.py`
+It stands apart from the services: nothing here knows MQTT. Start at `packager.py` (files -> HLS) and `server.py`
 (HLS -> HTTP).
 """

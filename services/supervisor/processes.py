@@ -1,7 +1,7 @@
 """Child processes under one roof: started, watched, restarted with back-off, and all gone at the end.
 
 Each child writes to its own log file; it dies with the supervisor even if that is killed (PR_SET_PDEATHSIG). Not here:
-what the children are (`up.py`). Start at `Household`.
+what the children are (`children.py`). Start at `ProcessGroup`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.errors import GenreError
+from services.supervisor import log_files
 from services.supervisor.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,10 @@ BACKOFF_MIN_S, BACKOFF_MAX_S = 0.5, 15.0
 STEADY_S = 30.0
 """A child that lived this long has proven itself: its next restart is quick again."""
 ASK_EVERY_S, SUSPENDED_S = 3.0, 30.0
+BOUND_EVERY_S = 5.0
+OURS_ALONE = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
+"""What systemd says to the supervisor alone: a child that inherits it speaks to systemd in the supervisor's name, or
+takes its own watchdog for another's."""
 _PR_SET_PDEATHSIG = 1
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 
@@ -59,7 +64,7 @@ class Child:
     """One process and how to start it again.
 
     Attributes:
-        env: its whole environment; None inherits the supervisor's.
+        env: its environment; None inherits the supervisor's. What systemd told the supervisor is taken out of either.
         refusals: how often in a row it ended by itself, with an error and at once; being killed does not count.
         stop_s: how long it may take to end before it is killed.
         before: run before each start, e.g. to sweep what a killed one left.
@@ -97,11 +102,12 @@ class Child:
         """
         if self.before is not None:
             self.before()
-        env = self.env
+        inherited = os.environ if self.env is None else self.env
+        env = {name: value for name, value in inherited.items() if name not in OURS_ALONE}
         if self.watchdog_s is not None:
             self._watchdog = self._watchdog or Watchdog(self.watchdog_s)
             self._watchdog.reset()
-            env = {**(os.environ if env is None else env), **self._watchdog.environment}
+            env |= self._watchdog.environment
         with self.log_file.open("ab") as out, uninterrupted():
             try:
                 self.process = subprocess.Popen(
@@ -131,7 +137,7 @@ class Child:
             return ""
         return lines[-1].strip()[:300] if lines else ""
 
-    def keep(self) -> None:
+    def supervise(self) -> None:
         """Restart it if it died and its pause is over; end it if it hangs."""
         if self.alive:
             self.check()
@@ -174,11 +180,12 @@ class Child:
                 os.killpg(self.process.pid, number)
 
 
-class Household:
+class ProcessGroup:
     """All children of one `genre up`."""
 
     def __init__(self) -> None:
         self._children: list[Child] = []
+        self._bounded_at = 0.0
 
     def add(self, child: Child) -> Child:
         """Start a child and watch it from now on."""
@@ -186,10 +193,14 @@ class Household:
         child.start()
         return child
 
-    def keep(self) -> None:
-        """Restart who died; call it about every half second."""
+    def supervise(self) -> None:
+        """Restart who died, and keep the logs bounded; call it about every half second."""
         for child in self._children:
-            child.keep()
+            child.supervise()
+        if time.monotonic() - self._bounded_at > BOUND_EVERY_S:
+            self._bounded_at = time.monotonic()
+            for child in self._children:
+                log_files.bound(child.log_file)
 
     def remove(self, child: Child) -> None:
         """End one child and watch it no more."""

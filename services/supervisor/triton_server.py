@@ -6,7 +6,6 @@ its library, the model processes' Python first on PATH, loopback addresses. Star
 
 from __future__ import annotations
 
-import contextlib
 import os
 import platform
 import subprocess
@@ -16,15 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.errors import GenreError
+from services.inference.card import load_card
+from services.inference.triton_repository import DEVICES, lay_out
+from services.process.triton_end import STOP_S, sweep
 from services.supervisor.processes import Child
 
-SHM = Path("/dev/shm")
 SHM_PREFIX = "genre_edge_triton"
 ANSWER_S = 1.0
 HANGS_S = 90.0
-"""Loading a model takes seconds, on a small busy machine tens of them; one that was killed amid loading can hang."""
-STOP_S = 15.0
-"""SIGTERM takes 5-6 s, and over 20 s after a stub crash: then it is killed."""
+"""Loading a model takes seconds, on a small busy machine tens of them; one that was killed while it loaded can hang."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ def child(
     """Return the server as a child process, on loopback.
 
     Args:
-        folder: where the backend directory is laid out.
+        folder: where the backend directory and the model repository are laid out.
         ports: HTTP, gRPC and metrics.
     """
     backend = folder / "backends" / "python"
@@ -109,11 +108,13 @@ def child(
         link = backend / source.name
         if not link.exists():
             link.symlink_to(source)
+    repository = folder / "repository"
+    lay_out(load_card(models_dir, model), repository, DEVICES["cpu"], link=True)
     http, grpc, metrics = ports
     prefix = f"{SHM_PREFIX}_{grpc}_"
     argv = [
         str(bundle.server),
-        f"--model-repository={models_dir.resolve()}",
+        f"--model-repository={repository.resolve()}",
         "--model-control-mode=explicit",
         f"--load-model={model}",
         "--exit-on-error=false",
@@ -149,16 +150,11 @@ def child(
     )
 
 
-def is_live(port: int) -> bool:
-    """Whether a server on this machine answers at all."""
-    return _answers(port, "health/live")
-
-
 def is_ready(port: int, model: str) -> bool:
     """Whether a server on this machine has a model ready, in its own words.
 
     Not whether the model answers: Triton calls one ready whose process is dead, and inference cures that by loading it
-    again. But a process that dies amid loading can leave the model "loading or unloading" for ever, deaf to every
+    again. But a process that dies while it loads can leave the model "loading or unloading" for ever, deaf to every
     request to load; then only a new server helps.
     """
     return _answers(port, f"models/{model}/ready")
@@ -170,13 +166,6 @@ def _answers(port: int, path: str) -> bool:
             return int(answer.status) == 200
     except OSError:
         return False
-
-
-def sweep(prefix: str) -> None:
-    """Remove the shared memory that a killed server of ours left behind."""
-    for left in SHM.glob(f"{prefix}*"):
-        with contextlib.suppress(OSError):
-            left.unlink()
 
 
 def can_run_here() -> bool:

@@ -5,19 +5,23 @@ What is started and when it is over is in `run.py`. Start at `up`.
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
 import click
 
-from services import logs, settings
 from services.errors import GenreError, UsageError
-from services.supervisor import household, triton_server
-from services.supervisor.household import Plan
+from services.process import logs
+from services.settings import loading, schema
+from services.supervisor import children, lock, triton_server
+from services.supervisor.children import Plan
+from services.supervisor.config_file import ConfigFile
 from services.supervisor.run import Run
 
 
@@ -89,23 +93,31 @@ def up(
     Example: genre up --music ~/Music
              genre up --stream radio1=https://example.org/live.m3u8 --json
     """
-    logs.set_up(settings.Log(level="warning"), "genre up")
-    merged = _merged(settings.load(config), streams, model, backend, until_end)
+    logs.set_up(schema.Log(level="warning"), "genre up")
+    config = config or (Path(os.environ["GENRE_CONFIG"]) if os.environ.get("GENRE_CONFIG") else None)
+    loaded = loading.load(config)
+    merged = _merged(loaded, streams, model, backend, until_end)
     if not merged.streams and music is None:
         raise UsageError("streams", "there is nothing to listen to", "give --stream NAME=URL or --music DIR")
-    counts = _counts("--replicas", replicas, household.REPLICATED, 64)
-    given = _counts("--port", ports, household.PORT_NAMES, 65_535)
+    counts = _counts("--replicas", replicas, children.REPLICATED, 64)
+    given = _counts("--port", ports, children.PORT_NAMES, 65_535)
     keep = folder is not None
     try:
         folder = folder or Path(tempfile.mkdtemp(prefix="genre-up-"))
+        alone = ExitStack()
+        alone.enter_context(lock.hold(folder))
         plan = Plan(folder, given)
     except OSError as error:
         raise GenreError(str(folder), f"can't be written ({error.strerror})", "name another --folder") from error
-    merged = merged.model_copy(update={"paths": settings.Paths(state_dir=folder / "state")})
+    except lock.TakenError as error:
+        remedy = "end that one first, or give this one another --folder"
+        raise GenreError(str(folder), f"another 'genre up' runs in it ({error})", remedy) from error
+    merged = merged.model_copy(update={"paths": schema.Paths(state_dir=folder / "state")})
     run = Run(
         merged,
         plan,
         counts,
+        ConfigFile(config, loaded),
         json_lines=json_lines,
         explicit_backend=backend is not None,
         page=not until_end if page is None else page,
@@ -129,14 +141,15 @@ def up(
         run.end()
         signal.signal(signal.SIGTERM, before)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        alone.close()
         if clean and not keep:
             shutil.rmtree(folder, ignore_errors=True)
     sys.exit(code)
 
 
 def _merged(
-    loaded: settings.Settings, streams: tuple[str, ...], model: str | None, backend: str | None, until_end: bool
-) -> settings.Settings:
+    loaded: schema.Settings, streams: tuple[str, ...], model: str | None, backend: str | None, until_end: bool
+) -> schema.Settings:
     """Return the configuration with the options on top.
 
     Raises:
@@ -149,10 +162,10 @@ def _merged(
             values["inference"][key] = value
     if until_end:
         values["fetcher"]["retry_failed_s"] = 0
-    models_dir = Path(values["inference"]["models_dir"])
-    if not models_dir.is_absolute() and not (models_dir / values["inference"]["model"]).is_dir():
-        # Run from anywhere: the models that ship with the project.
-        values["inference"]["models_dir"] = str(Path(__file__).resolve().parents[2] / models_dir)
+        values["hls"]["ended_reload_s"] = 0
     if not triton_server.can_run_here() and backend is None:
         values["inference"]["backend"] = "onnx"
-    return settings.checked(values, "options")
+    merged = loading.checked(values, "options")
+    # The services run elsewhere: a folder beside this one would be another there.
+    inference = merged.inference.model_copy(update={"models_dir": merged.inference.models_path})
+    return merged.model_copy(update={"inference": inference})

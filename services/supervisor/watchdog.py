@@ -1,7 +1,7 @@
 """The supervisor's side of systemd's notify protocol: hears READY=1 and WATCHDOG=1 of one child.
 
-The same beats that systemd reads (services/lifecycle.py sends them through the real loop) work without it: a child
-that is stopped or hangs is noticed here too. Start at `Watchdog`.
+The same beats that systemd reads (services/process/lifecycle.py sends them through the real loop) work without it: a
+child that is stopped or hangs is noticed here too. Start at `Watchdog`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Watchdog:
         return {"NOTIFY_SOCKET": f"@{self._name}", "WATCHDOG_USEC": str(int(self._limit_s * 1e6))}
 
     def reset(self) -> None:
-        """Begin anew: the child was just started."""
+        """Begin again: the child was just started."""
         self._listen()
         self._beat: float | None = None
         self._looked = time.monotonic()

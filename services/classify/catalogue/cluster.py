@@ -24,7 +24,7 @@ from distributed.security import Security
 
 from services.classify.catalogue.work import Answer, Order, Track, check, classify_batch, versions
 from services.errors import GenreError
-from services.lifecycle import product_version
+from services.process.lifecycle import product_version
 
 ANSWER_S = 30.0
 """A scheduler that takes longer for a small question is not there."""
@@ -160,7 +160,7 @@ class Cluster:
     def submit(self, batch: Batch) -> None:
         """Hand in a batch."""
         others = [worker for worker in self.workers if worker not in batch.avoid] if batch.avoid else []
-        # allow_other_workers would let one of those to avoid steal it, for it is idle: it fails at once.
+        # allow_other_workers would let one of those to avoid steal it, because it is idle: it fails at once.
         self._hand_in(batch, others, classify_batch, batch.tracks)
 
     def next(self, timeout_s: float) -> Done | None:
@@ -224,7 +224,7 @@ class Cluster:
             raise LostError from error
         for _, future, only in self._in_hand.values():
             if only and not any(worker in self.workers for worker in only):
-                # Nobody is left who may take it; what is cancelled comes back and is handed in anew.
+                # Nobody is left who may take it; what is cancelled comes back and is handed in again.
                 with contextlib.suppress(Exception):
                     future.cancel()
         if self.workers:
@@ -312,7 +312,7 @@ class Cluster:
         said = str(error) or f"no answer within {self._wait_s:.0f} s"
         return GenreError(
             self.address, f"no Dask scheduler answers there ({said})"[:300],
-            "start one with 'dask scheduler', or mend the address",
+            "start one with 'dask scheduler', or correct the address",
         )  # fmt: skip
 
 

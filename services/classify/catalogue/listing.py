@@ -16,8 +16,7 @@ from itertools import islice
 from pathlib import Path
 
 from services.classify.catalogue.work import Track
-from services.classify.command import found_files
-from services.classify.decode import SUFFIXES
+from services.classify.files import SUFFIXES, found_files
 from services.errors import GenreError
 
 BLOCK_BYTES = 1 << 16

@@ -10,7 +10,7 @@ from types import TracebackType
 
 import click
 
-from services.terminal import printable
+from services.text import clean
 
 
 class Progress:
@@ -51,6 +51,6 @@ class Progress:
     def say(self, text: str) -> None:
         """Tell something, above the line where there is one."""
         if self._bar is not None:
-            self._bar.console.print(f"genre: {printable(text)}", markup=False, highlight=False)
+            self._bar.console.print(f"genre: {clean(text)}", markup=False, highlight=False)
         else:
-            click.echo(f"genre: {printable(text)}", err=True)
+            click.echo(f"genre: {clean(text)}", err=True)

@@ -11,12 +11,10 @@ agreement with others. Readers pass over names that begin with '_' or '.'. Start
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import hashlib
 import io
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -26,8 +24,11 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from services import files
 from services.classify.catalogue.work import FOLDER, UNKNOWN, Order, Row, Track
+from services.classify.files import shown
 from services.errors import GenreError
+from services.text import MOST_REASON, clean
 
 MANIFEST, LOCK, SUCCESS = "_manifest.json", "_lock", "_SUCCESS"
 FORMAT = 1
@@ -67,11 +68,6 @@ def manifest(order: Order) -> dict[str, Any]:
     return {"format": FORMAT, **kept, "labels": list(order.labels)}
 
 
-def shown(path: str) -> str:
-    """Return a path as the column `file` has it: bytes that are no UTF-8 become \\xNN."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
 class Results:
     """The folder, open for one run at a time.
 
@@ -103,7 +99,7 @@ class Results:
             self._lock_folder()
             self._check_manifest()
             (self.folder / SUCCESS).unlink(missing_ok=True)
-            for left_over in self.folder.glob(".part-*.tmp"):
+            for left_over in self.folder.glob(".part-*.new.parquet"):
                 left_over.unlink()
             self._read()
         except OSError as error:
@@ -169,7 +165,7 @@ class Results:
                 self._merge()
             if self._superseded:
                 self._read()
-            self._put(self.folder / SUCCESS, b"")
+            files.replace(self.folder / SUCCESS, b"")
         except OSError as error:
             raise self._unwritable(error) from error
 
@@ -192,7 +188,7 @@ class Results:
         columns = [table[name].to_pylist() for name in ("file", "kind", "error", "size", "mtime_ns")]
         for index, (file, kind, error, size, mtime_ns) in enumerate(zip(*columns, strict=True)):
             key = _key(file)
-            # Whether a folder can be listed is found out anew each time.
+            # Whether a folder can be listed is found out again each time.
             if key in self._done or kind == FOLDER:
                 continue
             self._done[key] = _FAILED if error and self._retry_failed else _stamp(size, mtime_ns)
@@ -232,26 +228,7 @@ class Results:
     def _replace(self, path: Path, table: pa.Table) -> None:
         out = io.BytesIO()
         pq.write_table(table, out, compression="zstd")
-        self._put(path, out.getbuffer())
-
-    def _put(self, path: Path, content: bytes | memoryview) -> None:
-        """Write a file so that after a power cut, too, there is all of it or what was there before."""
-        waiting = self.folder / f".{path.name}.tmp"
-        try:
-            with waiting.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            waiting.replace(path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                waiting.unlink()
-            raise
-        folder = os.open(self.folder, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        files.replace(path, out.getbuffer())
 
     def _lock_folder(self) -> None:
         self._lock = (self.folder / LOCK).open("a") if self._is_ours() else None
@@ -276,7 +253,7 @@ class Results:
     def _check_manifest(self) -> None:
         path, wanted = self.folder / MANIFEST, manifest(self._order)
         if not path.exists():
-            self._put(path, json.dumps(wanted, indent=1).encode())
+            files.replace(path, json.dumps(wanted, indent=1).encode())
             return
         try:
             found = json.loads(path.read_bytes())
@@ -292,7 +269,7 @@ class Results:
     def _unwritable(self, error: OSError) -> GenreError:
         full = error.errno in (28, 122)  # ENOSPC, EDQUOT
         why = "no space is left" if full else f"can't be written ({error.strerror or error})"
-        return GenreError(str(self.folder), why, ("make room and " if full else "mend that and ") + _AGAIN)
+        return GenreError(str(self.folder), why, ("make room and " if full else "repair that and ") + _AGAIN)
 
 
 _FAILED = -1
@@ -316,10 +293,6 @@ def _brief(value: object) -> str:
     return str(value) if len(str(value)) < 40 else "..."
 
 
-def _clean(text: str) -> str:
-    return text.encode("utf-8", "replace").decode()
-
-
 def _record(row: Row, model: tuple[str, str], labels: Sequence[str]) -> dict[str, Any]:
     track = row.track
     return {
@@ -330,12 +303,12 @@ def _record(row: Row, model: tuple[str, str], labels: Sequence[str]) -> dict[str
         "kind": row.kind,
         "scores": dict(zip(labels, row.scores, strict=True)) if row.scores else None,
         "windows": row.windows,
-        "title": _clean(row.title),
-        "artist": _clean(row.artist),
+        "title": clean(row.title),
+        "artist": clean(row.artist),
         "model": model[0],
         "model_version": model[1],
-        "note": _clean(row.note) or None,
-        "error": _clean(row.error) or None,
+        "note": clean(row.note, MOST_REASON) or None,
+        "error": clean(row.error, MOST_REASON) or None,
         "size": None if track.size == UNKNOWN else track.size,
         "mtime_ns": None if track.size == UNKNOWN else track.mtime_ns,
     }

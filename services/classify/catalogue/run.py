@@ -23,10 +23,10 @@ from services.classify.catalogue.listing import Feed, tracks
 from services.classify.catalogue.progress import Progress
 from services.classify.catalogue.results import Results
 from services.classify.catalogue.work import Answer, Order, Row, Track, model_digest
+from services.contract.windows import HOP
 from services.errors import GenreError
-from services.featurizer.windows import HOP
 from services.inference.card import load_card
-from services.lifecycle import product_version
+from services.process.lifecycle import product_version
 
 MOST_IN_FLIGHT = 2_000
 TRIES = 3

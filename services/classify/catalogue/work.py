@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from services import settings
 from services.errors import GenreError
+from services.settings import loading, schema
 
 if TYPE_CHECKING:
     from services.classify.pipeline import Pipeline
@@ -120,7 +120,7 @@ def versions() -> tuple[str, str]:
     """Return the versions of genre-edge and of Dask here."""
     import distributed
 
-    from services.lifecycle import product_version
+    from services.process.lifecycle import product_version
 
     return product_version(), str(distributed.__version__)
 
@@ -164,8 +164,9 @@ def _row(pipeline: Pipeline, track: Track) -> Row:
         return Row(track, error=f"{type(error).__name__}: {error}"[:300])
     verdict = found.verdict
     assert verdict is not None
+    scores = tuple(verdict.scores.get(label, 0.0) for label in pipeline.card.labels)
     return Row(
-        track, found.seconds, verdict.genre, verdict.confidence, verdict.kind, tuple(map(float, verdict.scores)),
+        track, found.seconds, verdict.genre, verdict.confidence, verdict.kind, scores,
         len(found.windows), found.title, found.artist, found.problem,
     )  # fmt: skip
 
@@ -191,7 +192,7 @@ def _load(order: Order) -> Pipeline:
 
     models_dir = Path(order.models_dir)
     if not (models_dir / order.model / "card.json").is_file():
-        models_dir = own_models_dir(settings.load())
+        models_dir = own_models_dir(loading.load(), order.model)
     pipeline = Pipeline(models_dir, order.model, order.hop)
     here = f"{pipeline.card.version} ({model_digest(pipeline.card)})"
     _same(
@@ -205,12 +206,9 @@ def _same(what: str, wanted: str, found: str, remedy: str) -> None:
         raise GenreError(what, f"is {found} there and {wanted} here", remedy)
 
 
-def own_models_dir(loaded: settings.Settings) -> Path:
-    """Return this machine's folder of models; the configuration's default means the one that came with the program."""
-    folder = loaded.inference.models_dir
-    if not folder.is_absolute() and not folder.is_dir():
-        folder = Path(__file__).resolve().parents[3] / folder
-    return folder.resolve()
+def own_models_dir(loaded: schema.Settings, model: str) -> Path:
+    """Return this machine's folder that holds a model."""
+    return Path(os.path.realpath(loaded.inference.model_copy(update={"model": model}).models_path))
 
 
 def model_digest(card: Card) -> str:

@@ -3,21 +3,27 @@ import * as session from "./session.js";
 import * as shares from "./shares.js";
 import * as streams from "./streams.js";
 import * as timeline from "./timeline.js";
-import { el, forgetColours, say, swatch, time } from "./words.js";
+import { called, el, forgetColours, setText, swatch, time } from "./words.js";
 
 const SILENT_MS = 4000; // the dashboard speaks twice a second; after this it is gone
 const link = document.getElementById("link");
-const alarms = document.getElementById("alarms");
-let source = null, heardAt = performance.now(), contact = false, connected = false, told = [];
+const alarmList = document.getElementById("alarms");
+let source = null, heardAt = performance.now(), contact = false, connected = false, alarms = [], full = "";
+
+const NO_CONTACT = "No contact with the dashboard: what is shown is old. Trying again…";
 
 // --- live updates ---------------------------------------------------------------------------------------------------
 
 function connect() {
   source?.close();
-  source = new EventSource("/api/live");
+  source = new EventSource("api/live");
   source.onmessage = (event) => take(JSON.parse(event.data));
-  source.onerror = () => {
-    if (source.readyState === EventSource.CLOSED) window.setTimeout(connect, 2000);
+  source.onerror = async () => {
+    if (source.readyState !== EventSource.CLOSED) return;
+    window.setTimeout(connect, 2000);
+    await session.refresh().catch(() => {});
+    full = session.session.full ? `${session.session.full}: this page shows nothing until another one is closed. Trying again…` : "";
+    if (!contact) showAlarms();
   };
 }
 
@@ -35,7 +41,8 @@ function take(update) {
   streams.setStates(update.states);
   if (update.parts) showParts(update.parts);
   if (update.events) showEvents(update.events);
-  told = update.alarms;
+  alarms = update.alarms;
+  full = "";
   showAlarms();
   showSummary(update.rate);
   document.getElementById("empty").hidden = streams.known().length > 0;
@@ -69,33 +76,36 @@ setInterval(() => {
 
 function showSummary(rate) {
   const counts = streams.counts();
-  const order = ["playing", "unsure", "silent", "waiting", "stopped", "failed", "paused", "ended"];
+  const heard = ["playing", "unsure", "silent"].reduce((sum, state) => sum + (counts[state] ?? 0), 0);
+  const order = ["waiting", "stopped", "failed", "paused", "ended"];
   const parts = order.filter((state) => counts[state]).map((state) => `${counts[state]} ${state}`);
-  say(document.getElementById("summary"), [...parts, `${rate.toFixed(1)} results/s`].join(" · "));
+  if (heard) parts.unshift(`listening to ${heard}`);
+  setText(document.getElementById("summary"), [...parts, `${rate.toFixed(1)} results/s`].join(" · "));
 }
 
 function showAlarms() {
-  const shown = contact ? told : [{ level: "alarm", text: "No contact with the dashboard: what is shown is old. Trying again…", stream: "" }, ...told];
+  const shown = contact ? alarms : [{ level: "alarm", text: full || NO_CONTACT, stream: "" }, ...alarms];
   const key = JSON.stringify(shown);
   const state = contact && connected ? "live" : "lost";
   link.dataset.state = state;
-  say(link, state === "live" ? "Live" : contact ? "Broker lost" : "Dashboard lost");
+  setText(link, state === "live" ? "Live" : contact ? "Broker lost" : full ? "Too many viewers" : "Dashboard lost");
   const bad = shown.filter((alarm) => alarm.level === "alarm").length;
   document.title = bad ? `(${bad}) genre-edge` : "genre-edge";
-  if (alarms.dataset.is === key) return;
-  alarms.dataset.is = key;
-  alarms.hidden = shown.length === 0;
-  alarms.querySelector("ul").replaceChildren(...shown.map((alarm) => el("li", { class: alarm.level },
+  if (alarmList.dataset.is === key) return;
+  alarmList.dataset.is = key;
+  alarmList.hidden = shown.length === 0;
+  alarmList.querySelector("ul").replaceChildren(...shown.map((alarm) => el("li", { class: alarm.level },
     el("b", { text: alarm.level === "alarm" ? "Alarm" : "Note" }), alarm.stream ? el("b", { text: `${alarm.stream}:` }) : null,
     alarm.text, ...(alarm.since ? [" Since ", time(alarm.since), "."] : []))));
 }
 
 let legend = "";
 function showLegend() {
-  const genres = streams.genres();
-  if (genres.join() === legend) return;
-  legend = genres.join();
-  document.getElementById("legend").replaceChildren(...genres.map((genre) => el("li", {}, swatch(genre), genre)));
+  const heard = [...streams.genres().map((genre) => [genre, "music"]), ...streams.kinds().map((kind) => [null, kind])];
+  if (heard.join() === legend) return;
+  legend = heard.join();
+  document.getElementById("legend").replaceChildren(...heard.map(([genre, kind]) => el("li", {}, swatch(genre, kind), called(genre, kind))),
+    heard.length ? el("li", { text: "the taller, the surer" }) : "");
 }
 
 // --- parts and events -----------------------------------------------------------------------------------------------

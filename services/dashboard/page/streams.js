@@ -1,6 +1,6 @@
 // The list of streams: one row each, opened for its picture, scores and ledger.
 import { addLine, extend, removeLine } from "./timeline.js";
-import { el, moment, percent, say, span, swatch } from "./words.js";
+import { called, el, moment, percent, setText, span, swatch } from "./words.js";
 import { openDetail } from "./detail.js";
 
 const list = document.getElementById("streams");
@@ -24,7 +24,7 @@ function make(name) {
     button,
     genre: el("p", { class: "genre" }),
     meter: el("meter", { min: 0, max: 1, value: 0, "aria-label": `confidence of ${name}` }),
-    sure: el("span"),
+    confidence: el("span"),
     playing: el("p", { class: "playing" }),
     since: el("p", { class: "since" }),
     figures: el("div", { class: "figures" }),
@@ -34,7 +34,7 @@ function make(name) {
   const item = el("li", { class: "stream" },
     el("div", { class: "row" },
       el("h3", { class: "name" }, button),
-      el("div", { class: "now" }, parts.genre, el("p", { class: "sure" }, parts.meter, parts.sure)),
+      el("div", { class: "now" }, parts.genre, el("p", { class: "confidence" }, parts.meter, parts.confidence)),
       el("div", { class: "track" }, parts.playing, parts.since),
       el("div", { class: "line" }, parts.canvas),
       parts.figures),
@@ -84,18 +84,19 @@ function show({ item, parts, stream, state, name, close }) {
   const heard = state === "playing" || state === "unsure";
   const genre = heard ? stream.genre : null;
   item.toggleAttribute("data-bad", BAD.has(state));
-  if (parts.genre.dataset.is !== `${genre}/${state}`) {
-    parts.genre.dataset.is = `${genre}/${state}`;
-    parts.genre.replaceChildren(swatch(genre), heard ? (state === "unsure" ? `${genre}?` : genre) : WORDS[state]);
+  const kind = heard ? stream.kind : "silence";
+  if (parts.genre.dataset.is !== `${genre}/${kind}/${state}`) {
+    parts.genre.dataset.is = `${genre}/${kind}/${state}`;
+    parts.genre.replaceChildren(swatch(genre, kind), heard ? `${called(genre, kind)}${state === "unsure" ? "?" : ""}` : WORDS[state]);
     parts.genre.title = state === "unsure" ? "The model's best guess; too weak to act on" : "";
   }
   parts.meter.value = heard ? stream.confidence : 0;
-  say(parts.sure, heard ? percent(stream.confidence) : "");
+  setText(parts.confidence, heard ? percent(stream.confidence) : "");
   parts.meter.hidden = !heard;
-  say(parts.playing, [stream.artist, stream.title].filter(Boolean).join(" – "));
+  setText(parts.playing, [stream.artist, stream.title].filter(Boolean).join(" – "));
   parts.playing.title = parts.playing.textContent;
   const last = stream.run ? `last heard ${moment(stream.run[1])}` : "";
-  say(parts.since, heard && stream.since ? `since ${moment(stream.since)}` : BAD.has(state) || state === "ended" || state === "paused" ? last : "");
+  setText(parts.since, heard && stream.since ? `since ${moment(stream.since)}` : BAD.has(state) || state === "ended" || state === "paused" ? last : "");
   const ledger = stream.ledger, gone = ledger ? ledger.lost + ledger.gap : 0;
   parts.figures.replaceChildren(
     el("p", { text: ledger ? `heard ${span(ledger.classified)}` : "" }),
@@ -126,11 +127,17 @@ export function genres() {
   return [...out].sort();
 }
 
+// What is told apart from music: talk and other sounds where a model can, silence always.
+export function kinds() {
+  const kindsKnown = [...rows.values()].some(({ stream }) => stream?.window?.kinds);
+  return kindsKnown ? ["speech", "other", "silence"] : genres().length ? ["silence"] : [];
+}
+
 export function applyFilter() {
   document.getElementById("filter").hidden = rows.size < 8;
   const wanted = filter.value.trim().toLowerCase();
   for (const { item, name, stream } of rows.values()) {
-    const text = [name, stream?.genre, stream?.title, stream?.artist].join(" ").toLowerCase();
+    const text = [name, stream && called(stream.genre, stream.kind), stream?.title, stream?.artist].join(" ").toLowerCase();
     item.hidden = wanted !== "" && !text.includes(wanted);
   }
   document.getElementById("unmatched").hidden = wanted === "" || [...rows.values()].some(({ item }) => !item.hidden);

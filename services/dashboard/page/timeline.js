@@ -1,9 +1,9 @@
 // Timelines: what each stream played, one canvas a stream. As tall as the model was sure, coloured by genre.
-import { ask, clock, colour, day, percent, say } from "./words.js";
+import { fetchJson, called, clock, colour, day, percent, setText } from "./words.js";
 
 let range = 900;
 let ahead = 0; // the dashboard's clock minus this browser's, seconds
-const lines = new Map(); // stream -> { canvas, runs: [[start, end, genre, confidence]], dirty }
+const lines = new Map(); // stream -> { canvas, runs: [[start, end, genre, confidence, kind]], dirty }
 const tip = document.getElementById("tip");
 const axis = document.getElementById("axis");
 const inView = new IntersectionObserver((entries) => {
@@ -53,10 +53,10 @@ export function extend(stream, run) {
 export async function load(seconds = range) {
   range = seconds;
   const steps = Math.min(1500, Math.max(200, Math.round([...lines.values()][0]?.canvas.clientWidth ?? 600)));
-  const found = await ask(`/api/timeline?seconds=${range}&steps=${steps}`);
+  const found = await fetchJson(`api/timeline?seconds=${range}&steps=${steps}`);
   for (const [stream, line] of lines) {
     const open = line.runs.at(-1);
-    line.runs = (found.streams[stream] ?? []).map(([start, end, genre, sure]) => [found.begin + start, found.begin + end, genre, sure]);
+    line.runs = (found.streams[stream] ?? []).map(([start, end, ...heard]) => [found.begin + start, found.begin + end, ...heard]);
     if (open && open[1] > found.end - 90) extend(stream, open);
     line.dirty = true;
   }
@@ -74,11 +74,11 @@ function draw(line) {
   const pen = canvas.getContext("2d");
   pen.clearRect(0, 0, width, height);
   const end = serverNow(), begin = end - range;
-  for (const [from, to, genre, sure] of runs) {
+  for (const [from, to, genre, confidence, kind] of runs) {
     if (to < begin) continue;
     const left = Math.floor(((from - begin) / range) * width), right = Math.ceil(((to - begin) / range) * width);
-    const tall = genre === null ? 3 * scale : height * (0.2 + 0.8 * sure);
-    pen.fillStyle = colour(genre);
+    const tall = kind === "silence" ? 3 * scale : height * (0.2 + 0.8 * confidence);
+    pen.fillStyle = colour(genre, kind);
     pen.fillRect(left, height - tall, Math.max(1, right - left), tall);
   }
   line.drawn = end;
@@ -127,7 +127,7 @@ function hint(stream, event) {
   const box = event.currentTarget.getBoundingClientRect();
   const at = serverNow() - range + ((event.clientX - box.left) / box.width) * range;
   const run = runsOf(stream).find(([from, to]) => from <= at && at <= to);
-  say(tip, `${clock(at)}  ${run ? (run[2] === null ? "silence" : `${run[2]} ${percent(run[3])}`) : "nothing heard"}`);
+  setText(tip, `${clock(at)}  ${run ? `${called(run[2], run[4])}${run[4] === "silence" ? "" : ` ${percent(run[3])}`}` : "nothing heard"}`);
   tip.hidden = false;
   tip.style.left = `${Math.min(window.innerWidth - tip.offsetWidth - 6, event.clientX + 10)}px`;
   tip.style.top = `${box.top - tip.offsetHeight - 4}px`;

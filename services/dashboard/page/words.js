@@ -13,7 +13,7 @@ export function el(tag, props = {}, ...children) {
   return node;
 }
 
-export function say(node, text) {
+export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
@@ -26,27 +26,33 @@ function hashed(key) {
 const computed = new Map();
 export function forgetColours() { computed.clear(); }
 
+// What is heard in a word: the genre of music, else the kind of sound. A kind that this page does not know is "other".
+const KINDS = { music: "music", speech: "talk", silence: "silence", other: "other sound" };
+export const called = (genre, kind) => genre ?? KINDS[kind] ?? KINDS.other;
+
+const variable = (genre, kind) => {
+  if (genre === null) return `--kind-${kind in KINDS ? kind : "other"}`;
+  return /^[a-z]+$/.test(genre) ? `--genre-${genre}` : "";
+};
+
 // For canvases, which know no variables.
-export function colour(genre) {
-  const key = genre ?? "none";
+export function colour(genre, kind) {
+  const name = variable(genre, kind), key = name || genre;
   if (!computed.has(key)) {
-    const known = /^[a-z]+$/.test(key) && getComputedStyle(document.documentElement).getPropertyValue(`--genre-${key}`).trim();
-    computed.set(key, known || hashed(key));
+    const known = name && getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+    computed.set(key, known || hashed(genre ?? kind));
   }
   return computed.get(key);
 }
 
 // For elements: they follow a change of theme by themselves.
-export function paint(node, genre) {
-  const key = genre ?? "none";
-  node.style.background = /^[a-z]+$/.test(key) ? `var(--genre-${key}, ${hashed(key)})` : hashed(key);
+export function paint(node, genre, kind) {
+  const name = variable(genre, kind);
+  node.style.background = name ? `var(${name}, ${hashed(genre ?? kind)})` : hashed(genre);
   return node;
 }
 
-export const swatch = (genre) => paint(el("span", { class: "swatch", "aria-hidden": "true" }), genre);
-
-// Genres by name, silence last.
-export const byGenre = (a, b) => (a ? (b ? a.localeCompare(b) : -1) : b ? 1 : 0);
+export const swatch = (genre, kind) => paint(el("span", { class: "swatch", "aria-hidden": "true" }), genre, kind);
 
 export const percent = (value) => `${Math.round(100 * value)} %`;
 
@@ -79,7 +85,7 @@ export function time(unix) {
   return el("time", { datetime: new Date(unix * 1000).toISOString(), text: moment(unix) });
 }
 
-export async function ask(path, body) {
+export async function fetchJson(path, body) {
   const options = body === undefined ? {} : {
     method: "POST",
     headers: { "content-type": "application/json", "x-genre-request": "1" },

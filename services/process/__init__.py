@@ -1,0 +1,1 @@
+"""What every service process shares: its life, its work loop, its endpoint, its log, systemd. See `lifecycle.py`."""
