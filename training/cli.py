@@ -12,20 +12,17 @@ import click
 from services.errors import GenreError
 
 SUBCOMMANDS = {
-    "reproduce": ("training.reproduce:reproduce", "the paper's VGG16 on a GTZAN folder, under two protocols"),
-    "fit": ("training.fit:fit", "fit a genre head on taggrams, judged by artist-grouped cross-validation"),
-    "evaluate": (
-        "training.evaluate:evaluate",
-        "accuracy, confusion and calibration of a model, from audio or taggrams",
-    ),
+    "reproduce": ("training.vgg16.reproduce:reproduce", "the paper's VGG16 on a GTZAN folder, under two protocols"),
+    "networks": ("training.hearing.networks:networks", "musicnn and YAMNet, from their wheels, as one ONNX file"),
+    "listen": ("training.hearing.listen:listen", "what both networks say of labelled audio"),
+    "tags": ("training.hearing.tags:tags", "musicnn's tags of labelled audio, to pass on where the audio can't be"),
+    "fit": ("training.hearing.fit:fit", "fit the heads for genres and kinds, judged by artist and by package"),
+    "evaluate": ("training.evaluate:evaluate", "accuracy, confusion and calibration of models, from audio or taggrams"),
     "export": ("training.export:export", "write models/<name>/: ONNX, card, Triton configuration"),
-    "prune": ("training.prune:prune", "leave filters out of models/<name>/ that never move: the same answers, sooner"),
-    "quantize": (
-        "training.quantize:quantize",
-        "the widest convolutions of models/<name>/ in int8, for processors that are fast at it",
-    ),
-    "distil": ("training.distil:distil", "teach a small network what musicnn answers, write it to models/<name>/"),
-    "export-vgg16": ("training.vgg16_export:export_vgg16", "write models/vgg16/ from a reproduced VGG16, int8"),
+    "install": ("training.install:install", "check an ONNX model from elsewhere and write models/<name>/"),
+    "distil": ("training.distil.command:distil", "teach a small network what the default answers"),
+    "export-vgg16": ("training.vgg16.export:export_vgg16", "write models/vgg16/ from a reproduced VGG16, int8"),
+    "cost": ("training.cost:cost", "CPU-ms a window and memory of each form of a model, on this machine"),
     "figures": ("training.figures:figures", "the paper's figures from a finished run"),
 }
 
@@ -65,5 +62,5 @@ def train() -> None:
     """Make the models, measure them, write them down.
 
     \b
-    Example: genre train evaluate --model musicnn --audio clips --index clips/index.csv
+    Example: genre train evaluate --model genre-sounds --audio clips --index clips/index.csv
     """

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 from scipy.optimize import minimize_scalar
+from scipy.stats import binomtest
 
-from services.inference.verdict import pooled
+from services.contract.smoothing import pooled
 
 BINS = 15
 _RESAMPLINGS = 1_000
-_Z95 = 1.959964
 
 Scores = NDArray[np.float32]
 Ints = NDArray[np.intp]
@@ -87,10 +88,8 @@ def pool_clips(scores: Scores, clip_of: Ints, clips: int, correlation: float) ->
 
 def wilson(right: int, count: int) -> tuple[float, float]:
     """Return Wilson's 95 % interval of a share."""
-    share, z2 = right / count, _Z95**2
-    middle = (share + z2 / (2 * count)) / (1 + z2 / count)
-    half = _Z95 / (1 + z2 / count) * np.sqrt(share * (1 - share) / count + z2 / (4 * count**2))
-    return round(max(0.0, float(middle - half)), 4), round(min(1.0, float(middle + half)), 4)
+    interval = binomtest(right, count).proportion_ci(method="wilson")
+    return round(float(interval.low), 4), round(float(interval.high), 4)
 
 
 def by_clip(right: NDArray[np.bool_], clip_of: Ints, clips: int) -> tuple[float, float]:
@@ -127,8 +126,7 @@ def ece_if_calibrated(scores: Scores, clip_of: Ints, clips: int, correlation: fl
 
 def log_softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return log-probabilities of logits over the last axis."""
-    shifted = np.asarray(logits, np.float64) - np.max(logits, axis=-1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
+    return np.asarray(special.log_softmax(np.asarray(logits, np.float64), axis=-1))
 
 
 def softmax(logits: NDArray[np.floating]) -> Scores:

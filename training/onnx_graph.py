@@ -1,7 +1,7 @@
 """A small builder of ONNX graphs, at the oldest opset a Jetson runtime needs.
 
 Not a converter: a network is written down layer by layer with its weights, in the order it runs, which keeps the
-graph free of framework residue. Start at `Graph`; training/musicnn.py is an example.
+graph free of framework residue. Start at `Graph`; training/musicnn/network.py is an example.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""What networks learn from: GTZAN, its splits, taggrams, calibration clips."""

@@ -1,0 +1,1 @@
+"""Teaching a small network what a large one answers. Start at `command.py`."""
