@@ -19,13 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.errors import GenreError
-from training import winograd
+from training.vgg16 import winograd
 
 KERAS_FILE = "vgg16.keras"
 FLOAT_MODEL = "vgg16_fp32"
 INT8_MODEL = "vgg16"
 NO_MODEL = "nothing"
 """The mean of each band and one dense layer: what is left is the cost of the pipeline itself."""
+OWN = (FLOAT_MODEL, INT8_MODEL, NO_MODEL)
 _CALIBRATION_WINDOWS = 32
 
 
@@ -83,14 +84,15 @@ def _make(folder: Path, hls: Path) -> None:
     import keras
     import onnx
 
-    from services.featurizer.recipe import load_recipe
+    from services.contract.recipe import load_recipe
     from services.inference.card import MODEL_FILE
+    from training.data.gtzan import GENRES
     from training.folder import write
-    from training.gtzan import GENRES
     from training.onnx_graph import Graph
-    from training.vgg16 import network, read_weights
-    from training.vgg16_onnx import OPSET, float_model, int8_model
+    from training.vgg16.network import network, read_weights
+    from training.vgg16.onnx_graph import OPSET, float_model, int8_model
 
+    folder.mkdir(parents=True, exist_ok=True)
     file = folder / KERAS_FILE
     if file.exists():
         model: Any = keras.models.load_model(file)
@@ -116,6 +118,7 @@ def _make(folder: Path, hls: Path) -> None:
         "faults": ["It knows no music."],
     }
     repository = folder / "models"
+    repository.mkdir(exist_ok=True)
     if not _has_float(repository):
         fast = float_model(weights, winograd=True)
         content = {MODEL_FILE: (fast.SerializeToString(), "benchmark", winograd.PRECISION)}
@@ -128,7 +131,7 @@ def _make(folder: Path, hls: Path) -> None:
     if not (repository / NO_MODEL).exists():
         empty = Graph()
         mean = empty.add("ReduceMean", "features", axes=[1], keepdims=0)
-        layer = np.random.default_rng(0).normal(0, 0.01, (recipe.bands, len(GENRES)))
+        layer = np.random.default_rng(0).normal(0, 0.01, (recipe.view.bands, len(GENRES)))
         logits = empty.add("Gemm", mean, empty.weight(layer), empty.weight(np.zeros(len(GENRES))))
         empty.add("Softmax", logits, name="scores", axis=1)
         nothing = empty.model({"features": recipe.shape}, {"scores": [len(GENRES)]})
@@ -140,8 +143,8 @@ def _features(hls: Path) -> NDArray[np.float32]:
     """Return some windows of the music."""
     import av
 
+    from services.contract.recipe import load_recipe
     from services.featurizer.features import Featurizer
-    from services.featurizer.recipe import load_recipe
 
     recipe = load_recipe("vgg16")
     pieces = []

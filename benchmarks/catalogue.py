@@ -25,11 +25,13 @@ import psutil
 import pyarrow.parquet as pq
 
 from benchmarks.accounting import peak_memory_mib, usage
-from benchmarks.namespaces import Hosts
+from benchmarks.material import RECORDINGS
 from benchmarks.report import Report
+from benchmarks.rigs.network import Network
 from services.classify.catalogue.results import SUCCESS, Results
 from services.errors import GenreError
-from services.origin.demo_music import render
+from services.number import Number
+from services.origin.packager import music_files
 
 PORT = 18_786
 PERIOD_US = 100_000
@@ -38,11 +40,11 @@ DASK = [sys.executable, "-m"]
 
 
 def clips(folder: Path, count: int) -> Path:
-    """Make `count` files of 30 s, MP3 of 128 kbit/s, from the demo's music; beyond forty they are links."""
+    """Make `count` files of 30 s, MP3 of 128 kbit/s, from the demo's recordings; beyond forty they are links."""
     made = folder / "clips"
     made.mkdir(parents=True, exist_ok=True)
     originals = []
-    for piece in render(folder / "demo-music"):
+    for piece in music_files(RECORDINGS):
         for start in (0, 9, 18, 27):
             path = made / f"{piece.stem}-{start:02}.mp3"
             originals.append(path)
@@ -135,8 +137,8 @@ class Field:
     """A scheduler on this machine and workers on hosts of their own."""
 
     def __init__(self, stack: ExitStack, folder: Path, count: int, of_a_core: float) -> None:
-        hosts = stack.enter_context(Hosts([f"w{index}" for index in range(count)]))
-        self.address = f"tcp://{hosts.address}:{PORT}"
+        hosts = stack.enter_context(Network([f"w{index}" for index in range(count)]))
+        self.address = f"tcp://{hosts.gateway}:{PORT}"
         self.nannies: list[subprocess.Popen[bytes]] = []
         argv: list[str | Path] = ["distributed.cli.dask_scheduler", "--host", "0.0.0.0", "--port", str(PORT)]
         stack.enter_context(program([*DASK, *argv, "--no-dashboard"], folder / "scheduler.log"))
@@ -183,9 +185,9 @@ def catalogue() -> None:
 
 @catalogue.command()
 @click.option("--most", type=click.IntRange(1, 16), default=4, show_default=True, help="Most workers.")
-@click.option("--share", "of_a_core", type=click.FloatRange(0.05, 1), default=0.4, show_default=True, help="Of a core.")
+@click.option("--share", "of_a_core", type=Number(0.05, 1), default=0.4, show_default=True, help="Of a core.")
 @click.option("--files", type=click.IntRange(4, 100_000), default=24, show_default=True, help="Files for each worker.")
-@click.option("--model", default="musicnn", show_default=True)
+@click.option("--model", default="genre-sounds", show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
 def workers(most: int, of_a_core: float, files: int, model: str, out: Path) -> None:
     """Files a second from one worker to several, each with the same share of a core and as many files."""
@@ -226,13 +228,13 @@ def workers(most: int, of_a_core: float, files: int, model: str, out: Path) -> N
 
 
 @catalogue.command()
-@click.option("--every-s", type=click.FloatRange(0.5, 600), default=10.0, show_default=True, help="Between two kills.")
+@click.option("--every-s", type=Number(0.5, 600), default=10.0, show_default=True, help="Between two kills.")
 @click.option("--seed", default=1, show_default=True, help="Of which worker is killed.")
 @click.option("--workers", "count", type=click.IntRange(1, 16), default=2, show_default=True)
-@click.option("--share", "of_a_core", type=click.FloatRange(0.05, 1), default=0.8, show_default=True, help="Of a core.")
+@click.option("--share", "of_a_core", type=Number(0.05, 1), default=0.8, show_default=True, help="Of a core.")
 @click.option("--files", type=click.IntRange(4, 100_000), default=120, show_default=True)
 @click.option("--batch", type=click.IntRange(1, 100), default=4, show_default=True)
-@click.option("--model", default="musicnn", show_default=True)
+@click.option("--model", default="genre-sounds", show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
 def kills(
     every_s: float, seed: int, count: int, of_a_core: float, files: int, batch: int, model: str, out: Path
@@ -275,7 +277,7 @@ def resume(files: int, out: Path) -> None:
     from services.classify.catalogue.work import Row, Track
 
     report = Report("catalogue-resume", out, {"files": files})
-    order = order_for(Path("models").resolve(), "musicnn")
+    order = order_for(Path("models").resolve(), "genre-sounds")
     folder = report.folder / "results.parquet"
     shutil.rmtree(folder, ignore_errors=True)
     scores = tuple(1 / len(order.labels) for _ in order.labels)

@@ -16,13 +16,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from benchmarks import proxy
 from benchmarks.accounting import figure, spread
 from benchmarks.http_client import WAYS
 from benchmarks.material import BITRATES_K, Material
 from benchmarks.report import Report, bars
-from benchmarks.single import run as run_single
-from services.origin.serve import Origin
+from benchmarks.rigs import proxy
+from benchmarks.run_process import run as run_single
+from services.origin.server import Origin
 
 DELAYS_MS = (0.0, 50.0)
 NAMES = {"single": "a connection a request", "session": "one connection", "fetcher": "genre fetcher"}

@@ -19,9 +19,10 @@ from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # as every unit has it: else OpenBLAS keeps a second thread spinning
 
-from services.fetcher.epochs import Epochs
-from services.fetcher.heard import SAMPLE_RATE, Audio
-from services.fetcher.playlist import Segment
+from services.contract.windows import SAMPLE_RATE
+from services.fetcher.events import Audio
+from services.fetcher.segment import Segment
+from services.fetcher.timeline.epochs import Epochs
 
 
 def make(folder: Path, seconds: int) -> list[bytes]:
@@ -39,7 +40,7 @@ def ours(segments: list[bytes]) -> float:
     began = time.process_time()
     epochs, samples = Epochs(), 0
     for number, data in enumerate(segments):
-        for item in epochs.hear(Segment(number, 0, f"{number}.ts", 4.0), data, None, 0.0):
+        for item in epochs.decode(Segment(number, 0, f"{number}.ts", 4.0), data, None, 0.0):
             samples += len(item.pcm) if isinstance(item, Audio) else 0
     for item in epochs.end():
         samples += len(item.pcm) if isinstance(item, Audio) else 0

@@ -1,8 +1,9 @@
-"""Fuzzes the fetcher: playlists, ID3, keys and segments; by mutation or, with --coverage, guided (atheris).
+"""Fuzzes the fetcher: playlists, ID3, keys, segments and stations; by mutation or, with --coverage, guided (atheris).
 
 Broken promises are: another exception than the stated ones, a crash in C, a ledger that does not add up, an input that
 takes longer than LONGEST_S, memory beyond MEMORY_BYTES. A process of its own tries the inputs; this one watches it,
-names the input that ended it and goes on with the next. `make fuzz` runs it; tests/fetcher/test_fuzz.py a little of it.
+names the input that ended it and goes on with the next. `make fuzz` runs it; tests/fetcher/media/test_fuzz.py a little
+of it.
 """
 
 from __future__ import annotations
@@ -18,28 +19,34 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
 from benchmarks.fetcher_fuzz_inputs import PLAYLISTS, good_segments, playlist_input, segment_input
-from services.fetcher import epochs, id3, live, mp4, playlist, playlist_lines, segment_media
-from services.fetcher.encryption import DecryptionError, decrypt
-from services.fetcher.epochs import Epochs
-from services.fetcher.heard import Audio, EpochEnded, EpochStarted, Gap
-from services.fetcher.live import Follower
-from services.fetcher.playlist import MediaPlaylist, PlaylistError, Segment, parse
+from benchmarks.fetcher_fuzz_stations import good_stations, hear_hostile_station, station_input
+from services.fetcher.events import Audio, EpochEnded, EpochStarted, Gap
+from services.fetcher.hls import playlist, playlist_lines, reload
+from services.fetcher.hls.encryption import DecryptionError, decrypt
+from services.fetcher.hls.playlist import MediaPlaylist, PlaylistError, parse
+from services.fetcher.hls.reload import PlaylistFollower
+from services.fetcher.media import frames, framing, id3, mp4, packed, segment_media, sniff, transport_stream
+from services.fetcher.segment import Segment
+from services.fetcher.timeline import epochs
+from services.fetcher.timeline.epochs import Epochs
 
 MEMORY_BYTES = 1 << 30
 LONGEST_S = 10.0
-"""Of CPU time, so that a busy machine is no failure; an input that waits for something is given WAITING_S."""
+"""Of CPU time, so that a busy machine is no failure; an input that does nothing at all is given WAITING_S."""
 WAITING_S = 300.0
 MOST_FAILURES = 20
 # What the two processes share: number of the input, CPU seconds when it began (before the first one: infinite), the
 # slowest one's CPU seconds and number, peak MiB.
 _STATE = struct.Struct("<qddqq")
 _NOT_YET = float("inf")
+_GOOD: dict[str, Callable[[], object]] = {"segments": good_segments, "stations": good_stations}
 
 
 def parse_hostile(text: str) -> None:
@@ -49,7 +56,7 @@ def parse_hostile(text: str) -> None:
     except PlaylistError:
         return
     if isinstance(read, MediaPlaylist):
-        follower = Follower(3.0, 60.0)
+        follower = PlaylistFollower(3.0, 60.0)
         for now in (0.0, 5.0):
             for segment in follower.update(read, now, patient=now > 0).segments[:3]:
                 follower.take(segment)
@@ -61,7 +68,7 @@ def hear_hostile(parts: list[bytes], init: bytes | None = None) -> None:
     position = 0
     for number, data in enumerate([*parts, None]):
         segment = Segment(number, 0, f"{number}.ts", 2.0, "Artist - Title")
-        for item in ear.end() if data is None else ear.hear(segment, data, init, 0.0):
+        for item in ear.end() if data is None else ear.decode(segment, data, init, 0.0):
             if isinstance(item, (Audio, Gap, EpochStarted)):
                 assert item.first_sample == position, item
             if isinstance(item, Audio):
@@ -100,14 +107,17 @@ def _peak_mib() -> int:
 
 def _try(kind: str, first: int, last: int, seed: int, folder: Path) -> None:
     """Try the inputs from first to before last, in the watched process; the first broken promise ends it."""
-    good = pickle.loads((folder / "good").read_bytes()) if kind == "segments" else []
+    good = pickle.loads((folder / "good").read_bytes()) if kind in _GOOD else []
     with (folder / "state").open("r+b") as file, mmap.mmap(file.fileno(), _STATE.size) as state:
         _, _, slowest, slowest_number, before = _STATE.unpack(state[:])
         for number in range(first, last):
             began = time.process_time()
-            _STATE.pack_into(state, 0, number, began, slowest, slowest_number, max(_peak_mib(), before))
+            # Not pack_into: that clears what it writes over, and who watches would read an input begun at time 0.
+            state[:] = _STATE.pack(number, began, slowest, slowest_number, max(_peak_mib(), before))
             if kind == "segments":
                 hear_hostile(*segment_input(number, seed, good))
+            elif kind == "stations":
+                hear_hostile_station(*station_input(number, seed, good))
             else:
                 parse_hostile(playlist_input(number, seed))
             took = time.process_time() - began
@@ -115,7 +125,7 @@ def _try(kind: str, first: int, last: int, seed: int, folder: Path) -> None:
                 slowest, slowest_number = took, number
             peak = _peak_mib()
             assert peak < MEMORY_BYTES >> 20, f"{peak} MiB of memory"
-        _STATE.pack_into(state, 0, last, _NOT_YET, slowest, slowest_number, max(_peak_mib(), before))
+        state[:] = _STATE.pack(last, _NOT_YET, slowest, slowest_number, max(_peak_mib(), before))
 
 
 @dataclass
@@ -136,8 +146,8 @@ def watched(kind: str, first: int, count: int, seed: int) -> Outcome:
     outcome, began, start, last = Outcome(kind), time.monotonic(), first, first + count
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if kind == "segments":
-            (folder / "good").write_bytes(pickle.dumps(good_segments()))
+        if kind in _GOOD:
+            (folder / "good").write_bytes(pickle.dumps(_GOOD[kind]()))
         slowest, which, peak = 0.0, 0, 0
         while first < last and len(outcome.failures) < MOST_FAILURES:
             (folder / "state").write_bytes(_STATE.pack(first, _NOT_YET, slowest, which, peak))
@@ -158,21 +168,23 @@ def watched(kind: str, first: int, count: int, seed: int) -> Outcome:
 
 def wait_for_end(process: subprocess.Popen[bytes], state: Path) -> str:
     """Wait for the watched process; return why it ended early, '' where it did not."""
-    since, last = time.monotonic(), -1
+    since, last = time.monotonic(), (-1, 0.0)
     watched = psutil.Process(process.pid)
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
             code = process.wait(1.0)
             return "" if code == 0 else f"signal {-code}, a crash in C" if code < 0 else "an exception, see above"
         number, began, *_ = _STATE.unpack(state.read_bytes())
-        if number != last:
-            since, last = time.monotonic(), number
         with contextlib.suppress(psutil.Error):
             times = watched.cpu_times()
-            if times.user + times.system - began > LONGEST_S or time.monotonic() - since > WAITING_S:
+            used = times.user + times.system
+            if (number, used) != last:
+                since, last = time.monotonic(), (number, used)
+            waits = time.monotonic() - since > WAITING_S
+            if used - began > LONGEST_S or waits:
                 process.kill()
                 process.wait()
-                return f"takes longer than {LONGEST_S:g} s"
+                return f"does nothing for {WAITING_S:g} s" if waits else f"takes longer than {LONGEST_S:g} s"
 
 
 def main() -> None:
@@ -180,6 +192,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--playlists", type=int, default=1_000_000)
     parser.add_argument("--segments", type=int, default=100_000)
+    parser.add_argument("--stations", type=int, default=100_000)
     parser.add_argument("--first", type=int, default=0, help="number of the first input")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--coverage", type=int, metavar="RUNS", help="use atheris for so many runs instead")
@@ -193,7 +206,8 @@ def main() -> None:
         _guided(options.coverage)
         return
     failed = False
-    for kind, count in (("playlists", options.playlists), ("segments", options.segments)):
+    for kind in ("playlists", "segments", "stations"):
+        count = getattr(options, kind)
         if count:
             outcome = watched(kind, options.first, count, options.seed)
             failed |= bool(outcome.failures)
@@ -211,7 +225,8 @@ def _guided(runs: int) -> None:
         for number, (parts, init) in enumerate(good_segments()):
             Path(corpus, f"s{number}").write_bytes(b"\xff" + ((init or b"") + parts[0])[:20_000])
         Path(corpus, "i").write_bytes(b"\x80\x04\0\0\0\0\0\x0fTIT2\0\0\0\x05\0\0\x03Blue")
-        for module in (playlist, playlist_lines, live, id3, mp4, epochs, segment_media):
+        media = (frames, framing, id3, mp4, packed, segment_media, sniff, transport_stream)
+        for module in (playlist, playlist_lines, reload, epochs, *media):
             classes = [vars(thing) for thing in vars(module).values() if inspect.isclass(thing)]
             for names in (vars(module), *classes):
                 for thing in names.values():

@@ -27,17 +27,20 @@ from typing import Any
 import paho.mqtt.client as mqtt
 import psutil
 from click.testing import CliRunner
+from paho.mqtt.enums import CallbackAPIVersion
 
 from benchmarks.accounting import percentile, usage
 from benchmarks.report import Report
-from services import fleet
-from services.broker_command import broker as broker_command
-from services.bus import Bus
-from services.contract import SAMPLE_RATE, Ledger, Result, Status, utc
+from broker.command import broker as broker_command
+from services.contract.messages import Ledger, Result, Status
+from services.contract.windows import SAMPLE_RATE
 from services.errors import GenreError
-from services.fleet import Fleet
-from services.fleet_reader import read
-from services.settings import Broker
+from services.monitor import fleet
+from services.monitor.fleet import Fleet
+from services.mqtt.client import MqttClient
+from services.mqtt.reader import read
+from services.settings.schema import Broker
+from services.text import utc
 
 HOP_S = 33_000 / SAMPLE_RATE
 SEGMENT_S = 6.0
@@ -57,7 +60,7 @@ class SimulatedBox:
         self.sent = self.acked = self.refused = self.connects = 0
         self.connected_at = 0.0
         self._draw = random.Random(name)
-        client = self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, name, protocol=mqtt.MQTTv5)
+        client = self.client = mqtt.Client(CallbackAPIVersion.VERSION2, name, protocol=mqtt.MQTTv5)
         client.suppress_exceptions = True
         client.max_inflight_messages_set(20)
         client.tls_set(ca_certs=str(ca_file))
@@ -85,8 +88,10 @@ class SimulatedBox:
     def _read(self, sock: Any) -> None:
         self.client.loop_read(1)
         with suppress(ValueError, OSError):
-            while self.client.socket() is sock and sock.pending():
+            held: Any = self.client.socket()
+            while held is sock and sock.pending():
                 self.client.loop_read(1)
+                held = self.client.socket()
 
     def _write(self, sock: Any) -> None:
         with suppress(ValueError, OSError):
@@ -150,7 +155,8 @@ class SimulatedBox:
         for service in ("fetcher", "featurizer", "inference"):
             status = Status.model_validate(
                 {"service": service, "instance": "1", "state": "online", "boot_id": "sim", "version": "0",
-                 "since": utc(time.time()), "details": {"model": "musicnn", "recipe": "musicnn", "backend": "onnx"}}
+                 "since": utc(time.time()),
+                 "details": {"model": "genre-sounds", "recipe": "mel96-mel64", "backend": "onnx"}}
             )  # fmt: skip
             self.send(self.topics.status(service, "1"), status.to_json(), retain=True)
         window = 0
@@ -174,10 +180,11 @@ class SimulatedBox:
         scores = {label: round(weight / sum(weights), 4) for label, weight in zip(LABELS, weights, strict=True)}
         genre = max(scores, key=lambda label: scores[label])
         result = Result(
-            id=f"radio1/0/{window * 33_000}/musicnn", stream="radio1", genre=genre, confidence=scores[genre],
+            id=f"radio1/0/{window * 33_000}/genre-sounds", stream="radio1", genre=genre, confidence=scores[genre],
             kind="music", scores=scores, start_s=round(start_s, 3), end_s=round(start_s + 2.993, 3),
             observed_at=utc(time.time() - 6), epoch=0, padded=False, title="A title of usual length",
-            artist="The Examples", level_dbfs=-18.2, model="musicnn", model_version="1", published_at=utc(time.time()),
+            artist="The Examples", level_dbfs=-18.2, model="genre-sounds", model_version="1",
+            published_at=utc(time.time()),
             latency_ms=420.0,
         )  # fmt: skip
         self.send(self.topics.results, result.to_json())
@@ -233,7 +240,7 @@ class Hub:
         for words in (["init", *where, *host], ["box", *where, *names], ["viewer", *where, "reader"]):
             done = CliRunner().invoke(broker_command, ["fleet", *words], catch_exceptions=False)
             if done.exit_code != 0:
-                raise GenreError("genre broker fleet", done.output, "mend that first")
+                raise GenreError("genre broker fleet", done.output, "repair that first")
         self.config = self.folder / "mosquitto.conf"
         text = self.config.read_text().replace(f"listener {self.port}", f"listener {self.port} 127.0.0.1")
         self.config.write_text(f"user {getpass.getuser()}\n{text}")
@@ -266,10 +273,11 @@ class Reader:
             {"host": "127.0.0.1", "port": hub.port, "ca_file": hub.folder / "ca.crt", "username": "reader",
              "password_file": hub.folder / "passwords" / "reader"}
         )  # fmt: skip
-        self.bus = Bus(at, "reader", durable=True, receive_maximum=1_000)
-        read(self.bus, self.fleet)
-        self.bus.start()
-        self.bus.wait_connected(20)
+        self.mqtt = MqttClient(at, "reader", durable=True, receive_maximum=1_000)
+        for topic_filter, take in self.fleet.takers.items():
+            read(self.mqtt, topic_filter, take)
+        self.mqtt.start()
+        self.mqtt.wait_connected(20)
 
     def _result(self, box: str, result: Result, payload: bytes) -> None:
         from datetime import datetime
@@ -342,7 +350,7 @@ def run(out: Path, count: int, processes: int, seconds: float, say: Callable[[st
             process.join(10)
             if process.is_alive():
                 process.kill()
-        reader.bus.stop()
+        reader.mqtt.stop()
         hub.stop()
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -360,6 +368,13 @@ def tcp_bytes(port: int) -> tuple[int, int]:
     return received, sum(int(found) for found in re.findall(r"bytes_sent:(\d+)", text))
 
 
+def heard(reader: Reader) -> list[float]:
+    """Return the latencies since the last call, sorted: where nobody read anything, nothing was measured."""
+    if not (late := sorted(reader.take())):
+        raise GenreError("fleet", "the reader got no result", "see the broker's log")
+    return late
+
+
 def measure(hub: Hub, reader: Reader, asked: Callable[[], Any], ends: Any, seconds: float) -> dict[str, Any]:
     """Account for some seconds of steady life."""
     reader.take()
@@ -369,7 +384,7 @@ def measure(hub: Hub, reader: Reader, asked: Callable[[], Any], ends: Any, secon
     time.sleep(seconds)
     wall, after, used = time.monotonic() - began, asked(), usage(hub.pid).cpu_s
     now = psutil.Process().cpu_times()
-    late = sorted(reader.take()) or [float("nan")]
+    late = heard(reader)
     received, sent = (now_ - then for now_, then in zip(tcp_bytes(hub.port), wire, strict=True))
     return {
         "messages_in_per_s": round((after["acked"] - before["acked"]) / wall, 1),
@@ -403,7 +418,9 @@ def restart(
     while (left := asked())["sent"] - left["acked"] > 2 * count and time.monotonic() < deadline:
         time.sleep(0.5)
     caught_up = time.monotonic() - began
-    late = sorted(reader.take()) or [float("nan")]
+    if left["sent"] - left["acked"] > 2 * count:
+        raise GenreError("fleet", f"still has {left['sent'] - left['acked']} messages waiting", "see the broker's log")
+    late = heard(reader)
     return {
         "half_back_s": round(back[len(back) // 2], 1),
         "all_back_s": round(back[-1], 1),

@@ -1,6 +1,6 @@
 """`scale hosts`: the same stream with all services on one host, and with each on a host of its own.
 
-The hosts are network namespaces joined by veth (`namespaces.py`), the broker on this one. Start at `hosts`.
+The hosts are network namespaces joined by veth (`rigs/network.py`), the broker on this one. Start at `hosts`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 from benchmarks import bench_models
 from benchmarks.accounting import figure, spread
 from benchmarks.material import Material, origin
-from benchmarks.namespaces import Hosts
 from benchmarks.report import Report
+from benchmarks.rigs.network import Network
 from benchmarks.services_run import Field
 
 
@@ -32,11 +32,11 @@ def hosts(
         for spot in found:
             with ExitStack() as stack:
                 parts = ("fetcher", "featurizer", "inference")
-                apart = stack.enter_context(Hosts(parts)) if spot == "a host each" else None
-                url = stack.enter_context(origin(material, apart.address if apart else "127.0.0.1"))
+                apart = stack.enter_context(Network(parts)) if spot == "a host each" else None
+                url = stack.enter_context(origin(material, apart.gateway if apart else "127.0.0.1"))
                 field = Field(
                     model, models, "onnx", prefix={part: apart.prefix(part) for part in parts} if apart else None,
-                    broker_address=apart.address if apart else "127.0.0.1",
+                    broker_address=apart.gateway if apart else "127.0.0.1",
                 )  # fmt: skip
                 stack.enter_context(field)
                 account, began = field.account(), time.monotonic()

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import requests
 
-from services.fetcher.choice import choose
-from services.fetcher.http import Origin
-from services.fetcher.playlist import MediaPlaylist, MultivariantPlaylist, parse
-from services.settings import Hls, Stream
+from services.fetcher.hls.playlist import MediaPlaylist, MultivariantPlaylist, parse
+from services.fetcher.hls.rendition import choose
+from services.fetcher.http.client import Origin
+from services.settings.schema import Hls, Stream
 
 WAYS = ("single", "session", "fetcher")
 Get = Callable[[str, bool], tuple[bytes, str]]

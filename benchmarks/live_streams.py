@@ -17,7 +17,8 @@ from benchmarks.material import SEGMENT_S, Material, origin
 from benchmarks.power import Meter
 from benchmarks.report import Report, lines
 from benchmarks.services_run import Field
-from services.contract import SAMPLE_RATE
+from services.contract.windows import SAMPLE_RATE
+from services.errors import GenreError
 
 HOP = 33_000
 
@@ -86,8 +87,14 @@ def _live(models: Path, model: str, backend: str, url: str, count: int, hop: int
         wall, results = time.monotonic() - began, field.seen.results[before:]
         used = account.since_start()
         # By what was answered, not by the clock: some of it may be of segments that came before the measurement.
-        audio_s = max(1, len(results)) * hop / SAMPLE_RATE
-        latencies = [one.latency_ms for one in results] or [float("nan")]
+        if not results:
+            raise GenreError(
+                "benchmark",
+                f"{count} streams gave no result in {wall:.0f} s",
+                field.look,
+            )
+        audio_s = len(results) * hop / SAMPLE_RATE
+        latencies = [one.latency_ms for one in results]
         return {
             "streams": count,
             "seconds": wall,

@@ -20,7 +20,7 @@ from benchmarks.accounting import idle_share
 
 PACKAGES = (
     "numpy", "scipy", "soxr", "av", "requests", "paho-mqtt", "onnxruntime", "tritonclient", "librosa", "keras",
-    "tensorflow", "ai-edge-litert",
+    "tensorflow",
 )  # fmt: skip
 _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "asimd", "asimddp", "i8mm", "bf16")
 

@@ -1,6 +1,6 @@
 """What a benchmark listens to: one long piece of music as HLS in three bit rates, made once and kept.
 
-The default is the project's own demo music, all pieces in a row; `--music` takes a person's files instead. Nothing
+The default is the demo's recordings, all in a row; `--music` takes a person's files instead. Nothing
 here is measured. Start at `Material.made`; `excerpt` gives a stream of a certain length.
 """
 
@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import av
+import av.error
 
 from services.errors import GenreError
-from services.origin.package import Packaging, music_files, package_file
+from services.origin.packager import Packaging, music_files, package_file
 
+RECORDINGS = Path(__file__).resolve().parents[1] / "demo"
 BITRATES_K = (256, 128, 64)
 """In this order in the multivariant playlist: the first is not the cheapest, as in most real ones."""
 SEGMENT_S = 6.0
@@ -43,24 +45,24 @@ class Material:
 
     @classmethod
     def made(cls, folder: Path, music: Path | None = None) -> Material:
-        """Render and package the music unless that was done before.
+        """Package the music unless that was done before.
 
         Args:
             folder: where it is kept, made where it does not exist.
-            music: a folder of music files; None renders the demo's.
+            music: a folder of music files; None takes the demo's.
 
         Raises:
             GenreError: there is no music, or it can't be decoded.
         """
         if music is None:
-            from services.origin.demo_music import render
-
-            files, label = render(folder / "demo-music"), "demo"
+            files, label = music_files(RECORDINGS), "demo"
         else:
             files = music_files(music)
             label = hashlib.sha256(str(music.resolve()).encode()).hexdigest()[:8]
         if not files:
-            raise GenreError(str(music), "holds no music files", "name a folder of FLAC, MP3, AAC, WAV or Ogg files")
+            raise GenreError(
+                str(music or RECORDINGS), "holds no music files", "name a folder of FLAC, MP3, AAC, WAV or Ogg files"
+            )
         hls = folder / f"hls-{label}"
         hls.mkdir(parents=True, exist_ok=True)
         if not (hls / "radio.m3u8").exists():
@@ -101,13 +103,13 @@ class Material:
 @contextmanager
 def origin(material: Material, host: str = "127.0.0.1") -> Iterator[str]:
     """Serve the music from a process of its own and yield its URL."""
-    argv = [sys.executable, "-m", "services.origin.serve", str(material.hls), "--host", host]
+    argv = [sys.executable, "-m", "services.origin.server", str(material.hls), "--host", host]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             url = process.stdout.readline().strip()
             if not url:
-                raise GenreError("origin", "did not start", "run python -m services.origin.serve by hand")
+                raise GenreError("origin", "did not start", "run python -m services.origin.server by hand")
             yield url
         finally:
             process.terminate()
@@ -135,14 +137,17 @@ def _join(files: list[Path], whole: Path) -> None:
         stream = out.add_stream("flac", rate=RATE, layout="stereo", format="s16")
         for file in files:
             resampler = av.AudioResampler(format="s16", layout="stereo", rate=RATE, frame_size=4096)
-            with av.open(str(file)) as source:
-                for frame in source.decode(source.streams.audio[0]):
-                    for ready in resampler.resample(frame):
-                        ready.pts = samples
-                        samples += ready.samples
-                        out.mux(stream.encode(ready))
-                    if samples > LONGEST_S * RATE:
-                        break
+            try:
+                with av.open(f"file:{file}") as source:
+                    for frame in source.decode(source.streams.audio[0]):
+                        for ready in resampler.resample(frame):
+                            ready.pts = samples
+                            samples += ready.samples
+                            out.mux(stream.encode(ready))
+                        if samples > LONGEST_S * RATE:
+                            break
+            except (av.error.FFmpegError, IndexError, ValueError) as error:
+                raise GenreError(str(file), f"can't be heard ({error})", "leave it out of --music") from error
             if samples > LONGEST_S * RATE:
                 break
         out.mux(stream.encode(None))

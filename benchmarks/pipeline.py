@@ -1,7 +1,7 @@
 """The same HLS audio through (a) the script of today, (b) our pipeline in one process, (c) our services over Mosquitto.
 
 All of them in one run, interleaved and repeated, so that their ratios hold whatever else the machine does. The origin
-and the counting proxy are nobody's cost. Start at `run`; the goals stand in `goals.py`.
+and the counting proxy are nobody's cost. Start at `run`; the goals stand in `targets.py`.
 """
 
 from __future__ import annotations
@@ -12,20 +12,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import bench_models, proxy
+from benchmarks import bench_models
 from benchmarks.accounting import figure, percentile
-from benchmarks.goals import GOALS, Case, judged, ratios_of
 from benchmarks.material import Excerpt, Material
 from benchmarks.report import Report, bars
+from benchmarks.rigs import proxy
+from benchmarks.run_process import ROOT, Ran
+from benchmarks.run_process import run as run_single
 from benchmarks.services_run import Field
-from benchmarks.single import ROOT, Ran
-from benchmarks.single import run as run_single
+from benchmarks.targets import GOALS, Case, judged, ratios_of
 from services.errors import GenreError
-from services.origin.serve import Origin
+from services.origin.server import Origin
 
 SCRIPT = "script of today"
 VGG16 = ("vgg16_fp32", "vgg16")
-_SECONDS = {SCRIPT: 120.0, "vgg16_fp32": 120.0, "vgg16": 180.0, "musicnn": 180.0}
+_SECONDS = {SCRIPT: 120.0, "vgg16_fp32": 120.0, "vgg16": 180.0, "genre-sounds": 180.0}
 """Audio that each hears; whatever is not named is fast and hears all there is."""
 
 
@@ -110,7 +111,7 @@ class Stage:
 def cases_of(stage: Stage, models: list[str], backends: list[str]) -> list[Case]:
     """Return every case, (a) first."""
     heard = stage.excerpt(SCRIPT)
-    script = [sys.executable, str(ROOT / "benchmarks" / "script_of_today.py"), stage.url(heard), str(stage.keras_file)]
+    script = [sys.executable, str(ROOT / "benchmarks" / "baseline_script.py"), stage.url(heard), str(stage.keras_file)]
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3"}
     cases = [
         Case("(a) script of today", SCRIPT, lambda: stage.single(heard, script, quiet), heard.seconds),
@@ -119,7 +120,7 @@ def cases_of(stage: Stage, models: list[str], backends: list[str]) -> list[Case]
     for model in models:
         excerpt = stage.excerpt(model)
         one = [
-            sys.executable, "-m", "benchmarks.one_process", stage.url(excerpt),
+            sys.executable, "-m", "benchmarks.in_process_pipeline", stage.url(excerpt),
             "--model", model, "--models-dir", str(stage.models),
         ]  # fmt: skip
         cases.append(

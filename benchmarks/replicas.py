@@ -20,16 +20,24 @@ from benchmarks.accounting import figure, others_busy, spread
 from benchmarks.material import Material, origin
 from benchmarks.report import Report, lines
 from benchmarks.services_run import Field
-from services.bus import Delivery
-from services.contract import WINDOW, Ack, MelTensor, Message, PcmChunk, Stretch
-from services.featurizer.recipe import Recipe
+from services.contract.acks import Ack
+from services.contract.chunks import Chunk, ChunkHeader
+from services.contract.messages import Message, Status
+from services.contract.recipe import Recipe
+from services.contract.tensors import MelTensor
+from services.contract.windows import WINDOW
+from services.errors import GenreError
 from services.inference.card import load_card
+from services.mqtt.subscriptions import Delivery
+from services.text import utc
 
 HOP = 33_000
 WINDOWS = 4
 """In a message, as the fetcher makes them of 6-s segments."""
 REPLY_TO = "bench"
 IN_FLIGHT = 24
+LEAST_S = 1.0
+"""Of fetching, for a rate to mean anything."""
 
 
 class Feed:
@@ -46,11 +54,24 @@ class Feed:
         self._sent = 0
         self.done = 0
         self._pcm = (np.random.default_rng(0).normal(0, 3000, WINDOW + (WINDOWS - 1) * HOP)).astype(np.int16)
-        self._features = np.random.default_rng(0).random((WINDOWS, *recipe.shape), np.float32)
+        noise = np.random.default_rng(0)
+        self._views = {name: noise.random((WINDOWS, *shape), np.float32) for name, shape in recipe.shapes.items()}
         topics = field.topics
         returned = topics.mel(recipe.id, "+") if kind == "featurizer" else topics.acks(REPLY_TO)
-        field.bus.subscribe(returned, self._take)
+        field.mqtt.subscribe(returned, self._take)
+        if kind == "featurizer":
+            self._stand_in_for_inference()
         self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def _stand_in_for_inference(self) -> None:
+        """Say what an inference service says of itself: a featurizer works only while one for its recipe is there."""
+        since = utc(time.time())
+        status = Status(
+            service="inference", instance=REPLY_TO, state="online", boot_id=REPLY_TO, version="0", since=since,
+            details={"recipe": self._recipe.id, "recipe_digest": self._recipe.digest},
+        )  # fmt: skip
+        topic = self._field.topics.status("inference", REPLY_TO)
+        self._field.mqtt.publish(Message(topic, status.to_json(), retain=True))
 
     def start(self) -> None:
         """Begin."""
@@ -63,28 +84,28 @@ class Feed:
         self._thread.join(10)
 
     def _take(self, delivery: Delivery) -> None:
-        self._field.bus.ack(delivery)
+        self._field.mqtt.ack(delivery)
         self.done += WINDOWS
         self._room.release()
 
     def _run(self) -> None:
         while not self._stop.is_set():
             self._room.acquire()
-            self._field.bus.publish(self._message())
+            self._field.mqtt.publish(self._message())
 
     def _message(self) -> Message:
         first, self._sent = self._sent * WINDOWS * HOP, self._sent + 1
-        stretch = Stretch(
+        header = ChunkHeader(
             stream="bench", epoch=0, first_sample=first, windows=WINDOWS, hop=HOP,
             received_at=time.time(), observed_at=time.time(),
         )  # fmt: skip
         topics = self._field.topics
-        chunk = PcmChunk(stretch, self._pcm, topics.acks(REPLY_TO))
+        chunk = Chunk(header, self._pcm, topics.acks(REPLY_TO))
         if self._kind == "featurizer":
             return chunk.to_message(topics)
         levels = (-20.0,) * WINDOWS
         recipe = self._recipe
-        return MelTensor.of(chunk, self._features, levels, recipe.id, recipe.digest).to_message(topics)
+        return MelTensor.of(chunk, self._views, levels, recipe.id, recipe.digest).to_message(topics)
 
 
 def replicas(
@@ -99,7 +120,7 @@ def replicas(
     for repeat in range(repeats):
         for kind in ("featurizer", "inference", "fetcher"):
             for count in range(1, most + 1):
-                measure = _fetchers if kind == "fetcher" else _workers
+                measure = _fetchers if kind == "fetcher" else worker
                 one = measure(material, models, model, kind, count, seconds)
                 found.setdefault(kind, {}).setdefault(count, []).append(one)
                 say(f"{repeat + 1}/{repeats} {kind} x {count}: {figure(one['windows_per_s'])} windows/s")
@@ -123,7 +144,7 @@ def replicas(
     return report.save()
 
 
-def _workers(material: Material, models: Path, model: str, kind: str, count: int, seconds: float) -> dict[str, float]:
+def worker(material: Material, models: Path, model: str, kind: str, count: int, seconds: float) -> dict[str, float]:
     """Feed some replicas of one worker and return how they did."""
     names = {"fetcher": 0, "featurizer": 0, "inference": 0, kind: count}
     with Field(model, models, "onnx", names) as field:
@@ -140,10 +161,16 @@ def _workers(material: Material, models: Path, model: str, kind: str, count: int
         finally:
             feed.stop()
         cpu = sum(use.cpu_s for name, use in used.items() if name.startswith(kind))
+    if done == 0:
+        raise GenreError(
+            "benchmark",
+            f"{count} x {kind} did nothing in {wall:.0f} s",
+            field.look,
+        )
     return {
         "windows_per_s": done / wall,
-        "cpu_ms_per_window": 1000 * cpu / max(1, done),
-        "broker_cpu_ms_per_window": 1000 * used["broker"].cpu_s / max(1, done),
+        "cpu_ms_per_window": 1000 * cpu / done,
+        "broker_cpu_ms_per_window": 1000 * used["broker"].cpu_s / done,
         "others_busy": others[0],
     }
 
@@ -158,12 +185,12 @@ def _fetchers(material: Material, models: Path, model: str, kind: str, count: in
     ):
 
         def take(delivery: Delivery) -> None:
-            chunk = PcmChunk.from_message(delivery.message)
-            field.bus.publish(Ack(chunk.stretch.chunk, "done").to_message(chunk.reply_to))
-            field.bus.ack(delivery)
-            done[0] += chunk.stretch.windows
+            chunk = Chunk.from_message(delivery.message)
+            field.mqtt.publish(Ack(chunk.header.chunk, "done").to_message(chunk.reply_to))
+            field.mqtt.ack(delivery)
+            done[0] += chunk.header.windows
 
-        field.bus.subscribe(field.topics.pcm("+"), take)
+        field.mqtt.subscribe(field.topics.pcm("+"), take)
         for number in range(1, count + 1):
             plan_file = field.folder / f"fetcher-{number}.json"
             values = field.config.model_dump(mode="json", exclude_none=True)
@@ -174,16 +201,25 @@ def _fetchers(material: Material, models: Path, model: str, kind: str, count: in
         field.wait(lambda: done[0] > 20, 30, "the fetchers give nothing")
         account, before, began = field.account(), done[0], time.monotonic()
         with others_busy(lambda: sum(use.cpu_s for use in account.since_start().values())) as others:
-            time.sleep(min(seconds, 6.0))  # they are fast: longer, and the streams would end
+            while time.monotonic() - began < min(seconds, 6.0) and not _any_over(field):  # they are fast
+                time.sleep(0.05)
         wall, windows = time.monotonic() - began, done[0] - before
+        if windows == 0 or wall < min(seconds, LEAST_S):
+            raise GenreError(
+                "benchmark", f"a stream was over after {wall:.1f} s: too short for a rate", "give it longer music"
+            )
         used = account.since_start()
         cpu = sum(use.cpu_s for name, use in used.items() if name.startswith("fetcher"))
     return {
         "windows_per_s": windows / wall,
-        "cpu_ms_per_window": 1000 * cpu / max(1, windows),
-        "broker_cpu_ms_per_window": 1000 * used["broker"].cpu_s / max(1, windows),
+        "cpu_ms_per_window": 1000 * cpu / windows,
+        "broker_cpu_ms_per_window": 1000 * used["broker"].cpu_s / windows,
         "others_busy": others[0],
     }
+
+
+def _any_over(field: Field) -> bool:
+    return any(ledger.ended for ledger in field.seen.ledgers.copy().values())
 
 
 def _write_config(field: Field, path: Path, values: dict[str, Any]) -> None:

@@ -38,14 +38,7 @@ class Report:
 
     def table(self, title: str, heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
         """Add a table and return it as text: Markdown that is also readable on a terminal."""
-        cells = [[str(cell) for cell in row] for row in [heads, *rows]]
-        widths = [max(len(row[column]) for row in cells) for column in range(len(heads))]
-        lines = [
-            "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
-            for row in cells
-        ]
-        lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-        text = "\n".join([f"**{title}**", "", *lines])
+        text = markdown(title, heads, rows)
         self._tables.append(text)
         return text
 
@@ -58,6 +51,17 @@ class Report:
     def picture(self, name: str) -> Path:
         """Return where a picture of that name goes."""
         return self.folder / f"{name}.png"
+
+
+def markdown(title: str, heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Return a table with its title as Markdown."""
+    cells = [[str(cell) for cell in row] for row in [heads, *rows]]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(heads))]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells
+    ]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join([f"**{title}**", "", *lines])
 
 
 def _axes(title: str, width: float = 8.0, height: float = 4.2) -> tuple[Any, Any]:

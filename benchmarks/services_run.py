@@ -21,19 +21,21 @@ from types import TracebackType
 from typing import Any
 
 from benchmarks.accounting import Account, Usage, usage
-from services import settings
-from services.bus import Bus, Delivery
-from services.contract import Ledger, Result, Status, Topics, parse
+from services.contract.messages import Ledger, Result, Status, parse
+from services.contract.topics import Topics
 from services.errors import GenreError
-from services.supervisor import household, triton_server
-from services.supervisor.household import Plan
-from services.supervisor.processes import Child, Household
+from services.mqtt.client import MqttClient
+from services.mqtt.subscriptions import Delivery
+from services.settings import loading
+from services.supervisor import children, triton_server
+from services.supervisor.children import Plan
+from services.supervisor.processes import Child, ProcessGroup
 
 START_S = 40.0
 
 
 @dataclass
-class Heard:
+class StreamEvent:
     """One result as a subscriber saw it.
 
     Attributes:
@@ -52,7 +54,7 @@ class Heard:
 class Seen:
     """What came over the bus while a field ran."""
 
-    results: list[Heard] = field(default_factory=list)
+    results: list[StreamEvent] = field(default_factory=list)
     ledgers: dict[str, Ledger] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
 
@@ -81,7 +83,7 @@ class Field:
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="genre-bench-"))
         self.plan = Plan(self.folder)
-        self.house = Household()
+        self.group = ProcessGroup()
         self.seen = Seen()
         self.start: dict[str, tuple[float, float]] = {}
         """Seconds and CPU seconds from a service's start until it was online, by name."""
@@ -96,8 +98,13 @@ class Field:
         }
         for name, values in (overrides or {}).items():
             sections[name] = {**sections.get(name, {}), **values}
-        self.config = settings.checked(sections, "benchmark")
+        self.config = loading.checked(sections, "benchmark")
         self.topics = Topics(self.config.broker.root)
+
+    @property
+    def look(self) -> str:
+        """What to do where a run failed: its logs stay."""
+        return f"look at the logs in {self.plan.folder / 'logs'}"
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -106,35 +113,36 @@ class Field:
         try:
             self._start()
         except BaseException:
-            self.close()
+            self.close(keep=True)
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self.close(keep=error is not None)
 
-    def close(self) -> None:
-        """End every process and remove what they wrote."""
-        bus = getattr(self, "bus", None)
-        if bus is not None:
-            bus.stop()
-        self.house.end()
-        shutil.rmtree(self.folder, ignore_errors=True)
+    def close(self, keep: bool = False) -> None:
+        """End every process and remove what they wrote, but for the logs of a run that failed."""
+        mqtt = getattr(self, "mqtt", None)
+        if mqtt is not None:
+            mqtt.stop()
+        self.group.end()
+        if not keep:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _start(self) -> None:
-        broker = household.broker(self.plan)
+        broker = children.broker(self.plan)
         if self._address != "127.0.0.1":
             config = self.plan.folder / "broker" / "mosquitto.conf"
             config.write_text(config.read_text(encoding="utf-8").replace(" 127.0.0.1", ""), encoding="utf-8")
-        self.house.add(broker)
+        self.group.add(broker)
         self.with_settings(broker={"host": self._address, "port": self.plan.port("broker")})
-        household.wait_port(broker, self.plan.port("broker"), START_S)
+        children.wait_port(broker, self.plan.port("broker"), START_S)
         self._watch()
         if self.config.inference.backend == "triton":
-            engine = self._triton()
-            self.house.add(engine)
+            engine = children.triton(self.plan, self.config)
+            self.group.add(engine)
             # Before the services start: else inference's time to be ready would be Triton's.
             port, model = self.plan.port("triton-http"), self.config.inference.model
             self.wait(lambda: triton_server.is_ready(port, model) or not engine.alive, START_S, "Triton did not start")
@@ -144,24 +152,12 @@ class Field:
             for number in range(1, self._replicas.get(name, 1) + 1):
                 self.add(name, str(number), path)
 
-    def _triton(self) -> Child:
-        ports = self.plan.port("triton-http"), self.plan.port("triton"), self.plan.port("triton-metrics")
-        inference = self.config.inference
-        return triton_server.child(
-            triton_server.find(),
-            inference.models_dir,
-            inference.model,
-            self.folder / "triton",
-            ports,
-            self.plan.log("triton"),
-        )
-
     def add(self, name: str, instance: str = "1", path: Path | None = None) -> Child:
         """Start one more service process and wait until it says that it is online."""
-        child = household.service(self.plan, name, path or self.folder / "genre.json", instance)
+        child = children.service(self.plan, name, path or self.folder / "genre.json", instance)
         child.argv = [*self._prefix.get(name, ()), *child.argv]
         began = time.monotonic()
-        self.house.add(child)
+        self.group.add(child)
         key = f"{name}/{instance}"
         self.wait(lambda: key in self._online or not child.alive, START_S, f"{key} did not come online")
         if not child.alive:
@@ -174,7 +170,7 @@ class Field:
         merged = self.config.model_dump(mode="json", exclude_none=True)
         for name, values in sections.items():
             merged[name] = {**merged[name], **values}
-        self.config = settings.checked(merged, "benchmark")
+        self.config = loading.checked(merged, "benchmark")
 
     # --- streams ----------------------------------------------------------------------------------------------------
 
@@ -182,7 +178,7 @@ class Field:
         """Let the fetcher listen to these streams, name -> URL; it follows its configuration within a second."""
         merged = self.config.model_dump(mode="json", exclude_none=True)
         merged["streams"] = [{"name": name, "url": url} for name, url in streams.items()]
-        self.plan.configuration(settings.checked(merged, "benchmark"))
+        self.plan.configuration(loading.checked(merged, "benchmark"))
 
     def wait_ended(self, names: Sequence[str], timeout_s: float) -> None:
         """Wait until every stream's ledger is closed and every window of it was seen as a result.
@@ -194,11 +190,11 @@ class Field:
         def over() -> bool:
             ledgers = [self.seen.ledgers.get(name) for name in names]
             windows = sum(ledger.windows for ledger in ledgers if ledger)
-            return all(ledger and ledger.ended for ledger in ledgers) and len(self.seen.results) >= windows
+            return all(ledger and ledger.ended for ledger in ledgers) and 0 < windows <= len(self.seen.results)
 
         self.wait(lambda: bool(self.seen.errors) or over(), timeout_s, "the streams did not end in time")
         if self.seen.errors:
-            raise GenreError("benchmark", self.seen.errors[0], "mend that first")
+            raise GenreError("benchmark", self.seen.errors[0], "repair that first")
 
     def wait(self, condition: Callable[[], bool], timeout_s: float, problem: str) -> None:
         """Wait until a condition on what was seen holds.
@@ -211,14 +207,14 @@ class Field:
             while not condition():
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    raise GenreError("benchmark", problem, f"look at the logs in {self.plan.folder / 'logs'}")
+                    raise GenreError("benchmark", problem, self.look)
                 self._changed.wait(min(left, 0.2))
 
     # --- measuring --------------------------------------------------------------------------------------------------
 
     def account(self) -> Account:
         """Begin an account of every process, by child name."""
-        return Account({child.name: child.process.pid for child in self.house.children() if child.process})
+        return Account({child.name: child.process.pid for child in self.group.children() if child.process})
 
     @staticmethod
     def _usage_of(child: Child) -> Usage:
@@ -237,13 +233,13 @@ class Field:
     # --- the bus ----------------------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        self.bus = Bus(self.config.broker, f"bench-{os.getpid()}", receive_maximum=1_000)
-        self.bus.subscribe(self.topics.results, self._take(self._result))
-        self.bus.subscribe(self.topics.ledger("+"), self._take(self._ledger))
-        self.bus.subscribe(self.topics.status("+", "+"), self._take(self._status))
-        self.bus.subscribe(self.topics.events, self._take(self._event))
-        self.bus.start()
-        self.bus.wait_connected(START_S)
+        self.mqtt = MqttClient(self.config.broker, f"bench-{os.getpid()}", receive_maximum=1_000)
+        self.mqtt.subscribe(self.topics.results, self._take(self._result))
+        self.mqtt.subscribe(self.topics.ledger("+"), self._take(self._ledger))
+        self.mqtt.subscribe(self.topics.status("+", "+"), self._take(self._status))
+        self.mqtt.subscribe(self.topics.events, self._take(self._event))
+        self.mqtt.start()
+        self.mqtt.wait_connected(START_S)
 
     def _take(self, note: Callable[[bytes], None]) -> Callable[[Delivery], None]:
         def handler(delivery: Delivery) -> None:
@@ -251,7 +247,7 @@ class Field:
                 with self._changed:
                     note(delivery.message.payload)
                     self._changed.notify_all()
-            self.bus.ack(delivery)
+            self.mqtt.ack(delivery)
 
         return handler
 
@@ -262,7 +258,7 @@ class Field:
         published = _unix(result.published_at)
         latency_ms = (at - published) * 1000 + result.latency_ms
         self.seen.results.append(
-            Heard(result.id, result.stream, result.start_s, result.genre, at, max(latency_ms, result.latency_ms))
+            StreamEvent(result.id, result.stream, result.start_s, result.genre, at, max(latency_ms, result.latency_ms))
         )
 
     def _ledger(self, payload: bytes) -> None:

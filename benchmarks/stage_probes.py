@@ -82,17 +82,17 @@ def decode_resample(place: Place) -> Iterator[float]:
 
 def hear(place: Place) -> Iterator[float]:
     """Everything the fetcher does before the bus: HTTP, playlist, decode, timeline, windows."""
+    from benchmarks.in_process_pipeline import chunks
     from benchmarks.material import Material
-    from benchmarks.one_process import cuts
 
     excerpt = Material(place.hls).excerpt(60)
-    argv = [sys.executable, "-m", "services.origin.serve", str(place.hls)]
+    argv = [sys.executable, "-m", "services.origin.server", str(place.hls)]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as origin:
         try:
             assert origin.stdout is not None
             url = f"{origin.stdout.readline().strip()}/{excerpt.path}"
             while True:
-                for _ in cuts(url, 33_000):
+                for _ in chunks(url, 33_000):
                     pass
                 yield excerpt.seconds
         finally:
@@ -101,11 +101,12 @@ def hear(place: Place) -> Iterator[float]:
 
 def ffmpeg(place: Place) -> Iterator[float]:
     """An ffmpeg process a segment, as the script of today does."""
-    from benchmarks.script_of_today import decode as script_decode
+    from benchmarks.baseline_script import decode as script_decode
 
     bodies = [path.read_bytes() for path in place.segments()]
     while True:
-        yield sum(len(script_decode(body)) for body in bodies) / 22_050
+        samples: list[int] = [len(script_decode(body)) for body in bodies]
+        yield sum(samples) / 22_050
 
 
 def windows(place: Place) -> NDArray[np.int16]:
@@ -121,12 +122,12 @@ def features(recipe: str) -> Probe:
     """Return a probe of our features of a recipe."""
 
     def probe(place: Place) -> Iterator[float]:
+        from services.contract.recipe import load_recipe
         from services.featurizer.features import Featurizer
-        from services.featurizer.recipe import load_recipe
 
         featurizer, pcm = Featurizer(load_recipe(recipe)), windows(place)
         while True:
-            featurizer.features(pcm)
+            featurizer.views(pcm)
             yield WINDOWS * HOP_S
 
     return probe
@@ -134,7 +135,7 @@ def features(recipe: str) -> Probe:
 
 def level(place: Place) -> Iterator[float]:
     """Levels: silence, peaks, clipping."""
-    from services.featurizer.windows import levels
+    from services.featurizer.levels import levels
 
     pcm = windows(place)
     while True:
@@ -144,7 +145,7 @@ def level(place: Place) -> Iterator[float]:
 
 def librosa_mel(place: Place) -> Iterator[float]:
     """librosa's mel spectrogram in dB, as the script of today calls it."""
-    from benchmarks.script_of_today import spectrogram
+    from benchmarks.baseline_script import spectrogram
 
     pcm = windows(place).astype(np.float32) / 32_768
     while True:
@@ -172,41 +173,21 @@ def onnx(model: str, file: str) -> Probe:
         from services.inference.onnx_backend import session
 
         engine = session(place.models / model / file)
-        x = _input(place, model)
-        name = engine.get_inputs()[0].name
+        views = _input(place, model)
         while True:
             for row in range(4):
-                engine.run(None, {name: x[row : row + 1]})
+                engine.run(None, {name: view[row : row + 1] for name, view in views.items()})
             yield 4 * HOP_S
 
     return probe
 
 
-def litert(model: str, file: str) -> Probe:
-    """Return a probe of a TFLite file on LiteRT."""
-
-    def probe(place: Place) -> Iterator[float]:
-        from ai_edge_litert.interpreter import Interpreter
-
-        engine = Interpreter(str(place.models / model / file), num_threads=1)
-        engine.allocate_tensors()
-        entry = engine.get_input_details()[0]
-        x = _input(place, model).reshape(4, *entry["shape"][1:]).astype(entry["dtype"])
-        while True:
-            for row in range(4):
-                engine.set_tensor(entry["index"], x[row : row + 1])
-                engine.invoke()
-            yield 4 * HOP_S
-
-    return probe
-
-
-def _input(place: Place, model: str) -> NDArray[np.float32]:
-    """Return four real windows as a model's input."""
+def _input(place: Place, model: str) -> dict[str, NDArray[np.float32]]:
+    """Return four real windows as a model's inputs, by name."""
     from services.featurizer.features import Featurizer
     from services.inference.card import load_card
 
-    return Featurizer(load_card(place.models, model).recipe).features(windows(place)[:4])
+    return Featurizer(load_card(place.models, model).recipe).views(windows(place)[:4])
 
 
 PROBES: dict[str, Probe] = {
@@ -216,19 +197,19 @@ PROBES: dict[str, Probe] = {
     "ffmpeg process a segment": ffmpeg,
     "mel vgg16": features("vgg16"),
     "mel vgg16: librosa": librosa_mel,
-    "mel musicnn": features("musicnn"),
-    "chroma": features("chroma"),
+    "mels of genre-sounds": features("mel96-mel64"),
+    "mel of genre-sounds-fast": features("mel96-22050"),
     "levels": level,
     "VGG16: Keras predict": keras,
 }
 
 
 def probe_of(name: str) -> Probe:
-    """Return the probe of a name: one of PROBES, or "engine model file"."""
+    """Return the probe of a name: one of PROBES, or "onnx model file"."""
     if name in PROBES:
         return PROBES[name]
-    engine, model, file = name.split(" ", 2)
-    return {"onnx": onnx, "litert": litert}[engine](model, file)
+    _, model, file = name.split(" ", 2)
+    return onnx(model, file)
 
 
 def names(models: Path) -> list[str]:
@@ -240,8 +221,6 @@ def names(models: Path) -> list[str]:
         for file in load_card(models, model).files:
             if file.path.endswith(".onnx") and "head" not in file.path:
                 found.append(f"onnx {model} {file.path}")
-            elif file.path.endswith(".tflite"):
-                found.append(f"litert {model} {file.path}")
     return found
 
 

@@ -19,13 +19,13 @@ from benchmarks import bench_models, stage_probes
 from benchmarks.accounting import Account, Spread, figure, spread
 from benchmarks.material import Material
 from benchmarks.report import Report, bars
-from benchmarks.single import run as run_single
+from benchmarks.run_process import run as run_single
 from benchmarks.stage_probes import HOP_S
 from services.errors import GenreError
 from services.inference.card import load_card, model_names
 from services.supervisor import triton_server
-from services.supervisor.household import Plan
-from services.supervisor.processes import Household
+from services.supervisor.children import Plan
+from services.supervisor.processes import ProcessGroup
 
 ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
@@ -87,14 +87,15 @@ def _triton(models: Path, model: str, repeats: int) -> tuple[Spread, float]:
     from services.inference.triton_backend import TritonBackend
 
     card = load_card(models, model)
-    x = np.random.default_rng(0).random((1, *card.recipe.shape), np.float32)
-    house = Household()
+    noise = np.random.default_rng(0)
+    x = {name: noise.random((1, *shape), np.float32) for name, shape in card.recipe.shapes.items()}
+    group = ProcessGroup()
     with tempfile.TemporaryDirectory(prefix="genre-bench-") as folder:
         plan = Plan(Path(folder))
         ports = plan.port("triton-http"), plan.port("triton"), plan.port("triton-metrics")
         child = triton_server.child(triton_server.find(), models, model, plan.folder / "t", ports, plan.log("triton"))
         try:
-            house.add(child)
+            group.add(child)
             backend = TritonBackend(card, f"127.0.0.1:{ports[1]}", 10.0)
             backend.wait_ready(60.0)
             if child.process is None:
@@ -109,11 +110,11 @@ def _triton(models: Path, model: str, repeats: int) -> tuple[Spread, float]:
                     time.monotonic(),
                 )
                 while calls < TRITON_CALLS and time.monotonic() - began < 3.0:
-                    backend.scores(x)
+                    backend.answer(x)
                     calls += 1
                 used = account.since_start()
                 values.append(1000 * (used["triton"].cpu_s + time.process_time() - own) / (calls * HOP_S))
             backend.close()
             return spread(values), used["triton"].peak_mib
         finally:
-            house.end()
+            group.end()

@@ -14,16 +14,17 @@ import numpy as np
 
 from benchmarks import bench_models
 from benchmarks.accounting import Spread, spread
-from benchmarks.material import Material
+from benchmarks.material import RECORDINGS, Material
 from benchmarks.pipeline import Stage
 from benchmarks.report import Report
-from services.classify.decode import Decoded, pieces
+from services.classify.audio_file import Heard
+from services.classify.decode import pieces
 from services.classify.pipeline import windowed
 from services.errors import GenreError
 from services.featurizer.features import Featurizer
 from services.inference.card import load_card
 from services.inference.onnx_backend import OnnxBackend
-from services.origin.package import music_files
+from services.origin.packager import music_files
 
 FORMS = ("float32", "float16")
 
@@ -36,11 +37,12 @@ def answers(models: Path, model: str, files: list[Path], hop: int) -> dict[str, 
     furthest = 0.0
     for file in files:
         try:
-            pcm = np.stack([window for _, _, window in windowed(pieces(file, Decoded()), hop)])
+            pcm = np.stack([window for _, _, window in windowed(pieces(file, Heard()), hop)])
         except (GenreError, ValueError):  # nothing to hear in it
             continue
-        features = featurizer.features(pcm)
-        whole, half = engine.scores(features), engine.scores(features.astype(np.float16).astype(np.float32))
+        views = featurizer.views(pcm)
+        halves = {name: view.astype(np.float16).astype(np.float32) for name, view in views.items()}
+        whole, half = engine.answer(views).scores, engine.answer(halves).scores
         count += len(whole)
         same += int((whole.argmax(axis=1) == half.argmax(axis=1)).sum())
         furthest = max(furthest, float(np.abs(whole - half).max()))
@@ -56,7 +58,7 @@ def run(
     material = Material.made(out / "material", music)
     repository = bench_models.made(out / "material", models_dir, material.hls)
     report = Report(f"half-{model}", out, {"model": model, "repeats": repeats, "scale": scale})
-    files = music_files(music or out / "material" / "demo-music")
+    files = music_files(music or RECORDINGS)
     found = answers(repository, model, files, 33_000)
     stage = Stage(material, repository, out / "material" / bench_models.KERAS_FILE, scale)
     costs: dict[str, list[dict[str, Any]]] = {form: [] for form in FORMS}

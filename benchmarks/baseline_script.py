@@ -4,7 +4,7 @@ Kept as idiomatic as it is usual: no session (so no keep-alive), an ffmpeg proce
 `model.predict` of each window. It hears the same windows as genre-edge (66,000 samples, 50 % overlap) and imports
 nothing of it. With --batch all windows of a segment go through one predict call: what a careful user would write.
 
-Usage: python benchmarks/script_of_today.py URL MODEL.keras [--batch]
+Usage: python benchmarks/baseline_script.py URL MODEL.keras [--batch]
 """
 
 import json

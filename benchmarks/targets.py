@@ -11,9 +11,9 @@ from typing import Any
 
 from benchmarks.accounting import Spread, spread
 
-GOALS = {"vgg16_fp32": 2.5, "vgg16": 8.0, "musicnn": 6.0, "musicnn-small": 30.0}
+GOALS = {"vgg16_fp32": 2.5, "vgg16": 8.0, "genre-sounds": 8.0}
 """Audio-seconds per CPU-second of (c), as a multiple of (a)."""
-BUS_GOALS = {"vgg16": 15.0, "musicnn-small": 60.0}
+BUS_GOALS = {"vgg16": 15.0, "genre-sounds": 15.0}
 """Most per cent of CPU that services over MQTT may cost more than one process."""
 LATENCY_GOAL_MS = 150.0
 
@@ -71,7 +71,7 @@ def judged(cases: list[Case], ratios: dict[str, Spread], live: dict[str, Any]) -
                         _goal(f"{case.name}: {name}", "<= 130 MiB, < 1.5 s", f"{peak:.0f} MiB, {start:.2f} s", False)
                     )
     for name, values in live.items():
-        if name.startswith("musicnn,"):
+        if name.startswith("genre-sounds,"):
             goals.append(
                 _goal(
                     f"latency p99, one live stream, {name}",
