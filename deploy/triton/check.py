@@ -1,6 +1,6 @@
 """Does a Triton answer as the reference does? The same windows through Triton and through ONNX Runtime here.
 
-    python deploy/triton/check.py --url 127.0.0.1:8001 --model musicnn
+    python deploy/triton/check.py --url 127.0.0.1:8001 --model genre-sounds
 
 Prints the largest difference of any score and how often the first genre agrees. FP16 on a GPU must stay within 0.02 and
 agree on 99 % of windows; FP32 within 0.0001. A GPU serves the float form, a CPU the deployed one (--form). Start at
@@ -25,19 +25,18 @@ TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2}
 AGREEMENT = 0.99
 
 
-def windows(card: Card, count: int) -> NDArray[np.float32]:
-    """Return feature windows of the project's own music, shape [count, frames, bands]."""
+def windows(card: Card, count: int) -> dict[str, NDArray[np.float32]]:
+    """Return the views of so many windows, shape [count, frames, bands] each: chords over a beat, each another one."""
     from services.featurizer.features import Featurizer
-    from services.origin import pieces
 
-    featurizer = Featurizer(card.recipe)
-    found: list[NDArray[np.float32]] = []
-    for piece in (pieces.metal, pieces.classical, pieces.reggae, pieces.jazz):
-        mono = piece().mean(axis=0)[::2]  # 44,100 to 22,050 Hz; aliasing does no harm here
-        pcm = (mono * 32_000).astype(np.int16)
-        starts = range(0, len(pcm) - 66_000, max(1, (len(pcm) - 66_000) // max(1, count // 4)))
-        found += [featurizer.features(pcm[None, start : start + 66_000])[0] for start in list(starts)[: count // 4 + 1]]
-    return np.stack(found[:count])
+    draw, time_s = np.random.default_rng(1), np.arange(66_000) / 22_050
+    found = np.empty((count, 66_000), np.int16)
+    for window in found:
+        notes = 110 * 2 ** (draw.integers(0, 36, 4) / 12)
+        chord = sum(np.sin(2 * np.pi * note * k * time_s) / k for note in notes for k in (1, 2, 3))
+        beat = draw.normal(0, draw.uniform(0.1, 2.0), time_s.size) * np.exp(-8 * (time_s * draw.uniform(1, 3) % 1))
+        window[:] = np.clip(chord + beat, -8, 8) * (draw.uniform(0.05, 0.9) * 4_000)
+    return Featurizer(card.recipe).views(found)
 
 
 def compare(card: Card, url: str, deadline_s: float, count: int, reference: Path | None = None) -> tuple[float, float]:
@@ -53,10 +52,11 @@ def compare(card: Card, url: str, deadline_s: float, count: int, reference: Path
     remote = TritonBackend(card, url, deadline_s)
     try:
         remote.wait_ready(60.0)
-        theirs = np.concatenate([remote.scores(asked[i : i + 8]) for i in range(0, len(asked), 8)])
+        parts = [{name: view[i : i + 8] for name, view in asked.items()} for i in range(0, count, 8)]
+        theirs = np.concatenate([remote.answer(part).scores for part in parts])
     finally:
         remote.close()
-    ours = OnnxBackend(card, path=reference).scores(asked)
+    ours = OnnxBackend(card, path=reference).answer(asked).scores
     return float(np.abs(ours - theirs).max()), float((ours.argmax(1) == theirs.argmax(1)).mean())
 
 
@@ -64,7 +64,7 @@ def main() -> int:
     """Read the options, compare, judge."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", default="127.0.0.1:8001")
-    parser.add_argument("--model", default="musicnn")
+    parser.add_argument("--model", default="genre-sounds")
     parser.add_argument("--models", type=Path, default=Path("models"))
     parser.add_argument("--precision", choices=list(TOLERANCE), default="fp16")
     parser.add_argument(

@@ -3,14 +3,13 @@
     watched.py [--url 127.0.0.1:8001] -- tritonserver ...
 
 Triton says "ready" while a model's process is dead, and a hung server says nothing at all: only an inference proves
-health. When the beats stop, systemd ends server and model processes and starts them again. Start at `Watch.well`.
+health. When the beats stop, systemd ends server and model processes and starts them again. `genre up` judges by another
+rule: services/process/triton_end.py says why. Start at `Watch.problem`.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
 import signal
 import subprocess
 import sys
@@ -23,11 +22,10 @@ import numpy as np
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
-from services.systemd import notify, watchdog_interval_s
+from services.process.systemd_notify import notify, watchdog_interval_s
+from services.process.triton_end import STOP_S, sweep
 
-SHARED_MEMORY = "triton_python_backend_shm_region_*"
-STOP_S = 15.0
-"""SIGTERM takes 5-6 s, and over 20 s after a crash of a model process: then the server is killed."""
+SHARED_MEMORY = "triton_python_backend_shm_region_"
 
 
 class Watch:
@@ -56,7 +54,7 @@ class Watch:
         ready = {model.name for model in index.models if model.state == "READY"}
         return ready, {model.name: model.reason for model in index.models if model.name not in ready and model.reason}
 
-    def well(self) -> str:
+    def problem(self) -> str:
         """Return what is wrong, '' where every model answers; one that was ready once must go on answering."""
         name = "the server"
         try:
@@ -75,14 +73,6 @@ class Watch:
             inputs.append(triton.InferInput(tensor.name, shape, tensor.datatype))
             inputs[-1].set_data_from_numpy(np.zeros(shape, triton_to_np_dtype(tensor.datatype)))
         self._client.infer(name, inputs, client_timeout=self._deadline_s)
-
-
-def sweep(folder: Path = Path("/dev/shm")) -> None:
-    """Remove the shared memory that a killed server of this account left behind."""
-    for left in folder.glob(SHARED_MEMORY):
-        with contextlib.suppress(OSError):
-            if left.stat().st_uid == os.getuid():
-                left.unlink()
 
 
 def explicit(command: list[str]) -> list[str]:
@@ -110,11 +100,11 @@ def run(command: list[str], url: str) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
-    sweep()
+    sweep(SHARED_MEMORY)
     every_s = watchdog_interval_s() or 20.0
     watch = Watch(url, deadline_s=every_s / 2)
     server = subprocess.Popen(explicit(command))
-    ready, barren, said, next_look = False, False, "", 0.0
+    ready, no_models, said, next_look = False, False, "", 0.0
     while server.poll() is None and not stop.wait(0.2):
         if time.monotonic() < next_look:
             continue
@@ -127,11 +117,11 @@ def run(command: list[str], url: str) -> int:
                     print(f"model {name} is not loaded: {reason}"[:500], file=sys.stderr, flush=True)
                 if not models:
                     print("no model is loaded; ending", file=sys.stderr, flush=True)
-                    barren = True
+                    no_models = True
                     break
                 notify("READY=1")
             continue
-        wrong = watch.well()
+        wrong = watch.problem()
         next_look = time.monotonic() + every_s
         if not wrong:
             notify("WATCHDOG=1")
@@ -148,7 +138,7 @@ def run(command: list[str], url: str) -> int:
     except subprocess.TimeoutExpired:
         server.kill()
         server.wait()
-    return int(barren)
+    return int(no_models)
 
 
 def main() -> int:
