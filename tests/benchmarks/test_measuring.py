@@ -13,16 +13,16 @@ import pytest
 import requests
 from click.testing import CliRunner
 
-from benchmarks import proxy
 from benchmarks.accounting import Account, percentile, spread
 from benchmarks.cli import bench
-from benchmarks.goals import Case, judged, ratios_of
-from benchmarks.namespaces import Hosts
 from benchmarks.power import Meter, gpu_load, rails_w
 from benchmarks.report import Report, bars
-from benchmarks.single import run
+from benchmarks.rigs import proxy
+from benchmarks.rigs.network import Network
+from benchmarks.run_process import run
+from benchmarks.targets import Case, judged, ratios_of
 from services.errors import GenreError
-from services.origin.serve import Origin
+from services.origin.server import Origin
 
 BURN = "import time\nwhile time.process_time() < 0.4: pass\n"
 
@@ -114,12 +114,12 @@ def test_goals_are_judged_against_the_script_of_the_same_repeat() -> None:
     ]
     ratios = ratios_of(cases)
     assert ratios["(c) services, vgg16, onnx"].median == pytest.approx(8.9)
-    verdicts = {goal["goal"]: goal["met"] for goal in judged(cases, ratios, {"musicnn, onnx": {"p99_ms": 151.0}})}
+    verdicts = {goal["goal"]: goal["met"] for goal in judged(cases, ratios, {"genre-sounds, onnx": {"p99_ms": 151.0}})}
     assert verdicts == {
         "(c) services, vgg16, onnx: x script": True,
         "(c) services, vgg16, onnx: CPU over (b)": True,
         "(c) services, vgg16, onnx: fetcher-1": False,
-        "latency p99, one live stream, musicnn, onnx": False,
+        "latency p99, one live stream, genre-sounds, onnx": False,
     }
 
 
@@ -153,10 +153,10 @@ def test_a_results_folder_that_cannot_be_written_is_named(tmp_path: Path) -> Non
 
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("ip") is None, reason="needs root and iproute2")
 def test_hosts_are_namespaces_that_reach_this_machine_and_go_again() -> None:
-    with Hosts(("far",)) as hosts:
+    with Network(("far",)) as hosts:
         name = hosts.prefix("far")[-1]
         found = subprocess.run(
-            [*hosts.prefix("far"), "ip", "route", "get", hosts.address], capture_output=True, text=True, check=False
+            [*hosts.prefix("far"), "ip", "route", "get", hosts.gateway], capture_output=True, text=True, check=False
         )
         if found.returncode:
             pytest.skip(f"no routes in namespaces here: {found.stderr.strip()}")

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import replicas, run_process, stage_probes
 from benchmarks.material import Material
 from benchmarks.pipeline import Stage
+from benchmarks.run_process import ROOT
 from benchmarks.services_run import Field
-from benchmarks.single import ROOT
-from services.contract import SAMPLE_RATE, WINDOW
-from services.settings import Fetcher
+from services.contract.windows import SAMPLE_RATE, WINDOW
+from services.settings.schema import Fetcher
 from tests.chaos.streams import tiny_model, write_music
 
 HEAVY = ("tensorflow", "keras", "librosa", "numba", "matplotlib", "pandas", "sklearn")
@@ -34,7 +35,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 @pytest.mark.timeout(300)
 def test_one_process_and_services_hear_the_same_windows_and_say_the_same(stage: Stage) -> None:
     excerpt = stage.excerpt("tiny")
-    argv = [sys.executable, "-m", "benchmarks.one_process", stage.url(excerpt)]
+    argv = [sys.executable, "-m", "benchmarks.in_process_pipeline", stage.url(excerpt)]
     one = stage.single(excerpt, [*argv, "--model", "tiny", "--models-dir", str(stage.models)])
     many = stage.services(excerpt, "tiny", "onnx")
     samples = round(excerpt.seconds * SAMPLE_RATE)
@@ -61,7 +62,7 @@ def test_a_running_service_imports_nothing_heavy(stage: Stage) -> None:
 
 
 def test_the_script_of_today_hears_the_same_grid_of_windows() -> None:
-    source = ast.parse((ROOT / "benchmarks" / "script_of_today.py").read_text())
+    source = ast.parse((ROOT / "benchmarks" / "baseline_script.py").read_text())
     found = {
         node.targets[0].id: node.value.value
         for node in source.body
@@ -77,3 +78,21 @@ def test_an_excerpt_is_as_long_as_asked_in_whole_segments(stage: Stage, tmp_path
     text = (stage.material.hls / excerpt.path).read_text()
     assert 7.0 <= excerpt.seconds <= 13.0 and excerpt.segments == 2
     assert text.count("#EXT-X-STREAM-INF") == 2
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("kind", ["featurizer", "inference"])
+def test_a_service_can_be_measured_alone(stage: Stage, kind: str) -> None:
+    found = replicas.worker(stage.material, stage.models, "tiny", kind, 1, 1.0)
+    assert found["windows_per_s"] > 0 and found["cpu_ms_per_window"] > 0
+
+
+def test_the_stages_of_the_services_can_be_measured(stage: Stage) -> None:
+    """Those that use the services' own code; what only others' libraries do changes with them."""
+    hls, ours = str(stage.material.hls), ("hear", "mels of", "levels", "onnx")
+    names = [name for name in stage_probes.names(stage.models) if name.startswith(ours)]
+    assert len(names) >= len(ours)
+    for name in names:
+        argv = [sys.executable, "-m", "benchmarks.stage_probes", name, hls, str(stage.models), "none.keras", "1"]
+        [result] = run_process.run(argv).results
+        assert result["cpu_ms_per_audio_s"] > 0, name

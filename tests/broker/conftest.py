@@ -8,22 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.broker.mosquitto import PROGRAM, Client, Mosquitto
-
-
-@pytest.fixture
-def brokers() -> Iterator[Callable[[Path, int], Mosquitto]]:
-    if PROGRAM is None:
-        pytest.skip("mosquitto is not installed")
-    running: list[Mosquitto] = []
-
-    def start(config: Path, port: int) -> Mosquitto:
-        running.append(Mosquitto(config, port))
-        return running[-1]
-
-    yield start
-    for broker in running:
-        broker.stop()
+from tests.broker.mosquitto import Client
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 from cryptography import x509
 
-from services.broker_command import broker
+from broker.command import broker
 from services.errors import GenreError, UsageError
 
 
@@ -113,7 +113,12 @@ def test_the_form_for_1_6_follows_every_change(tmp_path: Path) -> None:
         (["user", "../../etc/cron.d/x"], None, UsageError, "is no user name"),
         (["user", "kitchen", "--password-file", "-"], "short\n", UsageError, "less than 12"),
         (["remove", "nobody"], None, UsageError, "there is no user 'nobody'"),
+        (["user", "kitchen\n"], None, UsageError, "is no user name"),
+        (["user", "kitchen", "--password-file", "/bin/sh"], None, UsageError, "is not UTF-8"),
         (["init", "--host", "a b\nallow_anonymous true"], None, UsageError, "no host name"),
+        *((["renew", "--host", host], None, UsageError, "no host name") for host in ("", "a\n", "\udcff")),
+        *((["apply", "--host", host], None, UsageError, "no host name") for host in ("", "a\n", "\udcff")),
+        (["init", "--host", "h", "--home-assistant-prefix", "ha/#"], None, UsageError, "is no beginning of a topic"),
     ],
 )
 def test_bad_input_is_named(folder: Path, arguments: list[str], stdin: str | None, kind: type, words: str) -> None:
@@ -139,3 +144,43 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     done = run("init", "--folder", str(tmp_path / "file" / "b"), "--host", "edge.local")
     assert isinstance(done.exception, GenreError)
     assert "can't be written" in str(done.exception)
+
+
+def test_roles_are_about_the_root_that_init_was_given_and_stay_so(tmp_path: Path) -> None:
+    folder = tmp_path / "b"
+    assert run("init", "--folder", str(folder), "--host", "localhost", "--root", "home").exit_code == 0
+    assert run("user", "kitchen", "--folder", str(folder)).exit_code == 0
+    assert run("init", "--folder", str(folder), "--host", "localhost").exit_code == 0
+    roles = json.loads((folder / "dynamic-security.json").read_text())["roles"]
+    topics = {acl["topic"] for role in roles for acl in role["acls"]}
+    assert "home/results" in topics and not any(topic.startswith("genre/") for topic in topics)
+
+
+def test_without_an_option_the_root_is_that_of_the_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GENRE_BROKER__ROOT", "cafe")
+    assert run("init", "--folder", str(tmp_path), "--host", "localhost").exit_code == 0
+    assert '"cafe/results"' in (tmp_path / "dynamic-security.json").read_text()
+
+
+def test_a_root_that_is_no_level_of_a_topic_is_refused(tmp_path: Path) -> None:
+    done = run("init", "--folder", str(tmp_path), "--host", "localhost", "--root", "home/#")
+    assert isinstance(done.exception, UsageError) and "--root" in str(done.exception)
+
+
+def test_client_certificates_are_made_for_every_user_and_go_with_them(tmp_path: Path) -> None:
+    folder = tmp_path / "b"
+    assert run("init", "--folder", str(folder), "--host", "localhost").exit_code == 0
+    assert not (folder / "clients").exists()
+    assert run("init", "--folder", str(folder), "--host", "localhost", "--client-certificates").exit_code == 0
+    assert run("user", "kitchen", "--folder", str(folder)).exit_code == 0
+    made = sorted(path.name for path in (folder / "clients").glob("*.key"))
+    assert made == ["dashboard.key", "featurizer.key", "fetcher.key", "inference.key", "kitchen.key"]
+    assert all(stat.S_IMODE((folder / "clients" / name).stat().st_mode) == 0o600 for name in made)
+    assert "require_certificate true" in (folder / "mosquitto.conf").read_text()
+    before = (folder / "clients" / "kitchen.crt").read_bytes()
+    assert run("renew", "--folder", str(folder)).exit_code == 0
+    assert (folder / "clients" / "kitchen.crt").read_bytes() != before
+    assert run("remove", "kitchen", "--folder", str(folder)).exit_code == 0
+    assert not list((folder / "clients").glob("kitchen.*"))

@@ -9,11 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from services.broker_command import set_up
-from services.broker_config import bridge_config, local_config, ready_to_copy
+from broker.command import broker as broker_command
+from broker.folder import BrokerFolder
+from broker.mosquitto_conf import bridge_config, local_config, ready_to_copy
+from services.contract.messages import Message
+from services.process.lifecycle import ServiceProcess
+from services.settings.schema import Broker
 from tests.broker.mosquitto import Client, Mosquitto, free_port, stay_this_user, wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +34,9 @@ def local(tmp_path: Path, brokers: Start, extra: str = "", persistence: bool = F
 
 def test_the_files_to_copy_are_those_that_run() -> None:
     for name, text in ready_to_copy().items():
-        assert (ROOT / "broker" / name).read_text() == text, f"run python -m services.broker_config broker ({name})"
+        assert (ROOT / "broker" / "conf" / name).read_text() == text, (
+            f"python -m broker.mosquitto_conf broker/conf ({name})"
+        )
 
 
 def test_local_listens_on_loopback_alone(tmp_path: Path, brokers: Start) -> None:
@@ -75,7 +82,7 @@ def lan(tmp_path: Path, brokers: Start) -> tuple[Path, Mosquitto, int]:
     folder, state = tmp_path / "broker", tmp_path / "state"
     state.mkdir()
     port, websockets = free_port(), free_port()
-    set_up(folder, ["localhost", "127.0.0.1"], port, websockets, state, False)
+    BrokerFolder(folder).set_up(["localhost", "127.0.0.1"], port, websockets, state, False)
     stay_this_user(folder / "mosquitto.conf")
     return folder, brokers(folder / "mosquitto.conf", port), websockets
 
@@ -121,7 +128,7 @@ def test_the_bridge_sends_results_and_status_up_and_never_audio(
 ) -> None:
     from click.testing import CliRunner
 
-    from services.broker_command import broker as command
+    from broker.command import broker as command
 
     folder, upstream, _ = lan
     done = CliRunner().invoke(command, ["user", "edge-7", "--role", "bridge", "--folder", str(folder)])
@@ -151,3 +158,34 @@ def test_the_bridge_sends_results_and_status_up_and_never_audio(
     upstream.start()
     again = wait_for(lambda: [m for m in viewer.received if m.payload == b"while it was away"], "what was queued", 45)
     assert again
+
+
+def test_a_broker_that_asks_for_client_certificates_takes_every_service_with_its_own(
+    tmp_path: Path, brokers: Start
+) -> None:
+    port, folder = free_port(), tmp_path / "b"
+    words = ["init", "--folder", str(folder), "--host", "127.0.0.1", "--port", str(port), "--root", "home"]
+    done = CliRunner().invoke(broker_command, [*words, "--client-certificates", "--state", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    stay_this_user(folder / "mosquitto.conf")
+    brokers(folder / "mosquitto.conf", port)
+    for service in ("fetcher", "featurizer", "inference", "dashboard"):
+        lifecycle = ServiceProcess(
+            service,  # type: ignore[arg-type]
+            "1",
+            "home",
+            Broker(
+                port=port,
+                root="home",
+                ca_file=folder / "ca.crt",
+                username=service,
+                password_file=folder / "passwords" / service,
+                certificate_file=folder / "clients" / f"{service}.crt",
+                key_file=folder / "clients" / f"{service}.key",
+            ),
+        )
+        mqtt = lifecycle.connect(durable=True)
+        mqtt.start()
+        mqtt.wait_connected(10)
+        assert mqtt.publish_and_wait(Message(f"home/status/{service}/1", retain=True), 5).accepted
+        mqtt.stop()

@@ -16,7 +16,7 @@ from typing import Any
 import paho.mqtt.client as mqtt
 import psutil
 
-from tests.chaos.house import House
+from tests.chaos.pipeline import Pipeline
 
 LINK_FAULTS = ("cut", "delay", "half-open", "drip")
 UNLIMITED = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
@@ -104,33 +104,35 @@ def resource_of(fault: Fault) -> str:
     return fault.target or fault.kind
 
 
-def apply(fault: Fault, house: House) -> Callable[[], None] | None:
+def apply(fault: Fault, pipeline: Pipeline) -> Callable[[], None] | None:
     """Do it; return what undoes it, or None where it could not be done (its target is not up)."""
     if fault.kind in LINK_FAULTS:
-        proxy = house.proxies[fault.target]
+        proxy = pipeline.proxies[fault.target]
         proxy.set(fault.kind, fault.amount)
         return lambda: proxy.set("")
     if fault.kind == "clock":
-        house.clock.set(fault.amount)
-        return lambda: house.clock.set(0.0)
+        pipeline.clock.set(fault.amount)
+        return lambda: pipeline.clock.set(0.0)
     if fault.kind in ("duplicate", "reorder"):
-        copier = Copier(house.ports["broker"], reorder=fault.kind == "reorder", seed=fault.number)
+        copier = Copier(pipeline.ports["broker"], reorder=fault.kind == "reorder", seed=fault.number)
         return copier.close
     if fault.kind == "denied-member":
-        return DeniedMember(house, fault.target).close
+        return DeniedMember(pipeline, fault.target).close
     if fault.kind == "scale":
         name = f"{fault.target}-extra{fault.number}"
-        house.scale_out(name)
-        return lambda: house.scale_in(name)
-    return _to_process(fault, house)
+        pipeline.scale_out(name)
+        return lambda: pipeline.scale_in(name)
+    return _to_process(fault, pipeline)
 
 
-def _to_process(fault: Fault, house: House) -> Callable[[], None] | None:
-    process = house.process(fault.target)
+def _to_process(fault: Fault, pipeline: Pipeline) -> Callable[[], None] | None:
+    process = pipeline.process(fault.target)
     if process is None:
         return None
-    child = house.children[fault.target]
+    child = pipeline.children[fault.target]
     if fault.kind == "full-disk":
+        # Without its first cursor a fetcher sends all the same, and begins another timeline if it is killed then.
+        pipeline.recorder.most_timelines += 1
         process.rlimit(resource.RLIMIT_FSIZE, (16, resource.RLIM_INFINITY))
         return lambda: None if not process.is_running() else process.rlimit(resource.RLIMIT_FSIZE, UNLIMITED)
     if fault.kind in ("stop", "stop-broker", "stop-triton"):
@@ -138,7 +140,7 @@ def _to_process(fault: Fault, house: House) -> Callable[[], None] | None:
         return lambda: child.signal(signal.SIGCONT)
     if fault.kind in ("kill-model", "stop-model"):
         return _to_model(fault, process)
-    house.held.add(fault.target)
+    pipeline.held.add(fault.target)
     child.signal(signal.SIGTERM if fault.kind == "terminate" else signal.SIGKILL)
 
     def again() -> None:
@@ -147,7 +149,7 @@ def _to_process(fault: Fault, house: House) -> Callable[[], None] | None:
             child.process.wait(30)
         child.process.wait(10)
         child.start()
-        house.held.discard(fault.target)
+        pipeline.held.discard(fault.target)
 
     return again
 
@@ -211,13 +213,13 @@ class Copier:
 class DeniedMember:
     """A member of a group that takes its share and does nothing: what an ACL that denies reading makes of a replica."""
 
-    def __init__(self, house: House, service: str) -> None:
+    def __init__(self, pipeline: Pipeline, service: str) -> None:
         topic = "genre/pcm/+" if service == "featurizer" else "genre/mel/musicnn/+"
-        group = "featurizer-musicnn" if service == "featurizer" else f"inference-{house.shape.model}"
+        group = "featurizer-musicnn" if service == "featurizer" else f"inference-{pipeline.shape.model}"
         self._client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, f"denied-{service}", protocol=mqtt.MQTTv5)
         self._client.suppress_exceptions = True
         self._client.on_connect = lambda client, *rest: client.subscribe(f"$share/{group}/{topic}", 1)
-        self._client.connect_async("127.0.0.1", house.ports["broker"])
+        self._client.connect_async("127.0.0.1", pipeline.ports["broker"])
         self._client.loop_start()
 
     def close(self) -> None:

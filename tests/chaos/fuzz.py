@@ -23,12 +23,16 @@ from typing import Any
 
 import numpy as np
 
-from services.bus import Bus, Delivery
-from services.contract import MelTensor, Message, PcmChunk, Stretch, Topics
+from services.contract.chunks import Chunk, ChunkHeader
+from services.contract.messages import Message
+from services.contract.tensors import MelTensor
+from services.contract.topics import Topics
 from services.inference.card import load_card
-from services.settings import Broker
+from services.mqtt.client import MqttClient
+from services.mqtt.subscriptions import Delivery
+from services.settings.schema import Broker
 from tests.chaos import streams
-from tests.chaos.house import House, Shape
+from tests.chaos.pipeline import Pipeline, Shape
 
 UNDER_WAY = 200
 IN_A_ROW = 250
@@ -54,13 +58,13 @@ TEXTS = (
 SETTLE_S = 120.0
 
 
-def valid_chunk(number: int, reply_to: str) -> PcmChunk:
+def valid_chunk(number: int, reply_to: str) -> Chunk:
     """Return a chunk as a fetcher sends it."""
-    stretch = Stretch(
+    header = ChunkHeader(
         stream="fuzz", epoch=0, first_sample=33_000 * number, windows=1, hop=33_000, received_at=1.0, observed_at=1.0
     )
-    pcm = np.random.default_rng(number % 7).integers(-3000, 3000, stretch.samples).astype(np.int16)
-    return PcmChunk(stretch, pcm, reply_to)
+    pcm = np.random.default_rng(number % 7).integers(-3000, 3000, header.samples).astype(np.int16)
+    return Chunk(header, pcm, reply_to)
 
 
 def mutate(message: Message, draw: random.Random) -> Message:
@@ -119,13 +123,13 @@ class Report:
 class Sender:
     """Publishes with a bounded number under way."""
 
-    def __init__(self, bus: Bus) -> None:
-        self._bus, self._room = bus, threading.Semaphore(UNDER_WAY)
+    def __init__(self, mqtt: MqttClient) -> None:
+        self._mqtt, self._room = mqtt, threading.Semaphore(UNDER_WAY)
 
     def __call__(self, message: Message) -> None:
         if not self._room.acquire(timeout=60):
             raise RuntimeError("the broker takes nothing more")
-        self._bus.publish(message, lambda receipt: self._room.release())
+        self._mqtt.publish(message, lambda receipt: self._room.release())
 
 
 def campaign(folder: Path, messages: int, seed: int) -> Report:
@@ -136,27 +140,28 @@ def campaign(folder: Path, messages: int, seed: int) -> Report:
     hls = folder / "hls"
     hls.mkdir()
     worker = {"worker": {"receive_maximum": 16}, "inference": {"wait_for_reader": False}}
-    house = House(Shape(folder / "house", {}, models, model, hls, 1, 1, settings=worker))
+    pipeline = Pipeline(Shape(folder / "pipeline", {}, models, model, hls, 1, 1, settings=worker))
     report = Report()
     seen = Seen()
-    witness = Bus(Broker(port=house.ports["broker"]), "witness", durable=True, receive_maximum=2000)
+    witness = MqttClient(Broker(port=pipeline.ports["broker"]), "witness", durable=True, receive_maximum=2000)
     try:
-        house.start()
+        pipeline.start()
         seen.watch(witness)
-        sender_bus = Bus(Broker(port=house.ports["broker"]), "sender")
+        sender_bus = MqttClient(Broker(port=pipeline.ports["broker"]), "sender")
         sender_bus.start()
         sender_bus.wait_connected(20)
         send = Sender(sender_bus)
         topics, draw = Topics(), random.Random(seed)
         proof = Proof(send, topics, seen)
         proof.wait("before")
-        pids = {name: child.process.pid for name, child in house.children.items() if child.process}
-        note_memory(house, report)
+        pids = {name: child.process.pid for name, child in pipeline.children.items() if child.process}
+        note_memory(pipeline, report)
         recipe = load_card(models, model).recipe
-        features = np.random.default_rng(1).normal(size=(1, *recipe.shape)).astype(np.float32)
+        noise = np.random.default_rng(1)
+        views = {name: noise.normal(size=(1, *shape)).astype(np.float32) for name, shape in recipe.shapes.items()}
         for number in range(messages):
             chunk = valid_chunk(number, topics.acks("fuzz"))
-            tensor = MelTensor.of(chunk, features, (-20.0,), recipe.id, recipe.digest)
+            tensor = MelTensor.of(chunk, views, (-20.0,), recipe.id, recipe.digest)
             for tally, message in ((report.pcm, chunk.to_message(topics)), (report.mel, tensor.to_message(topics))):
                 hostile = mutate(message, draw)
                 tally.sent += 1
@@ -165,7 +170,7 @@ def campaign(folder: Path, messages: int, seed: int) -> Report:
                 report.other[message.topic] += 1
                 send(message)
             if number % 2000 == 1999:
-                note_memory(house, report)
+                note_memory(pipeline, report)
             if number % IN_A_ROW == IN_A_ROW - 1:
                 proof.wait(f"after {number + 1}")
             if number % 2000 == 1999:
@@ -174,11 +179,11 @@ def campaign(folder: Path, messages: int, seed: int) -> Report:
         while time.monotonic() < deadline and not seen.answers_for(report):
             time.sleep(0.1)
         proof.wait("at the end")
-        note_memory(house, report)
+        note_memory(pipeline, report)
         if not seen.answers_for(report):
             report.problems.append(f"messages are not answered for: featurizer {report.pcm}, inference {report.mel}")
         for name, pid in pids.items():
-            child = house.children[name]
+            child = pipeline.children[name]
             if not child.alive or child.process is None or child.process.pid != pid:
                 report.problems.append(f"{name} ended")
         sender_bus.stop()
@@ -186,7 +191,7 @@ def campaign(folder: Path, messages: int, seed: int) -> Report:
         report.problems.append(str(error))
     finally:
         witness.stop()
-        left = house.end()
+        left = pipeline.end()
     report.problems += [f"a process is left over: {line}" for line in left]
     for name, sizes in report.rss_mb.items():
         warm = sizes[min(1, len(sizes) - 1)]
@@ -207,10 +212,10 @@ def elsewhere(draw: random.Random, topics: Topics) -> list[Message]:
     return [ack]
 
 
-def note_memory(house: House, report: Report) -> None:
+def note_memory(pipeline: Pipeline, report: Report) -> None:
     """Note each process's resident memory, MB."""
-    for name in house.children:
-        process = house.process(name)
+    for name in pipeline.children:
+        process = pipeline.process(name)
         if process is not None:
             report.rss_mb.setdefault(name, []).append(round(process.memory_info().rss / 1e6, 1))
 
@@ -224,24 +229,24 @@ class Seen:
         self.results: Counter[str] = Counter()
         self.acked: set[str] = set()
 
-    def watch(self, bus: Bus) -> None:
+    def watch(self, mqtt: MqttClient) -> None:
         """Subscribe."""
         topics = Topics()
 
         def on(topic: str, take: Callable[[Message], None]) -> None:
             def handler(delivery: Delivery) -> None:
-                bus.ack(delivery)
+                mqtt.ack(delivery)
                 take(delivery.message)
 
-            bus.subscribe(topic, handler)
+            mqtt.subscribe(topic, handler)
 
         on(topics.dead, lambda m: self.dead.update([json.loads(m.payload)["service"]]))
         on(topics.mel("+", "+"), self._passes)
         on(topics.results, lambda m: self.results.update([json.loads(m.payload)["stream"]]))
         on(topics.acks("fuzz"), lambda m: self.acked.add((m.correlation or b"").decode(errors="replace")))
         on(topics.acks("proof"), lambda m: self.acked.add((m.correlation or b"").decode(errors="replace")))
-        bus.start()
-        bus.wait_connected(20)
+        mqtt.start()
+        mqtt.wait_connected(20)
 
     def answers_for(self, report: Report) -> bool:
         """Bring the tallies up to date; return whether every message is answered for."""
@@ -266,10 +271,10 @@ class Proof:
         """Send one, again where it is lost, until its ack comes."""
         self.count += 1
         chunk = valid_chunk(10_000_000 + self.count, self._topics.acks("proof"))
-        stretch = chunk.stretch.model_copy(update={"stream": "proof"})
-        message = PcmChunk(stretch, chunk.pcm, chunk.reply_to).to_message(self._topics)
+        header = chunk.header.model_copy(update={"stream": "proof"})
+        message = Chunk(header, chunk.pcm, chunk.reply_to).to_message(self._topics)
         deadline, again = time.monotonic() + SETTLE_S, 0.0
-        while stretch.chunk not in self._seen.acked:
+        while header.chunk not in self._seen.acked:
             if time.monotonic() > deadline:
                 raise AssertionError(f"{when}: a valid chunk does not come through")
             if time.monotonic() > again:

@@ -17,10 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from services.contract import WINDOW
-from services.origin.package import Packaging, package_folder
+from services.contract.windows import WINDOW
+from services.origin.packager import Packaging, package_folder
 from tests.chaos import faults, streams
-from tests.chaos.house import House, Shape
+from tests.chaos.pipeline import Pipeline, Shape
 
 CAUSES = {"stale", "behind", "no-answer", "left", "restart", "expired", "missed"}
 MOST_ROUNDING = 0.02
@@ -34,14 +34,14 @@ def run_live(folder: Path, music: Path, *, seed: int, seconds: float, count: int
     model = streams.tiny_model(models)
     names = sorted(package_folder(music, folder / "hls", Packaging(coder="fast", segment_s=2.0)).names.values())
     playlists = {f"live{i}": f"live/{names[i % len(names)]}.m3u8?shift={5 * i}" for i in range(count)}
-    shape = Shape(folder / "house", playlists, models, model, folder / "hls")
+    shape = Shape(folder / "pipeline", playlists, models, model, folder / "hls")
     shape.settings = {"fetcher": {"max_age_s": 15.0}}
-    house = House(shape)
+    pipeline = Pipeline(shape)
     plan = faults.plan(seed, shape.services(), triton=False, pace_s=1.0)
     undoing: list[tuple[float, int, str, Callable[[], None]]] = []
-    tie, held = itertools.count(), set[str]()
+    tie, held, happened = itertools.count(), set[str](), 0
     try:
-        house.start()
+        pipeline.start()
         now = began = time.monotonic()
         upcoming = next(plan)
         due = now + 5
@@ -52,42 +52,47 @@ def run_live(folder: Path, music: Path, *, seed: int, seconds: float, count: int
                 held.discard(resource)
             if now < began + seconds and now >= due:
                 resource = faults.resource_of(upcoming)
-                undo_it = None if resource in held else faults.apply(upcoming, house)
+                undo_it = None if resource in held else faults.apply(upcoming, pipeline)
                 if undo_it is not None:
+                    happened += 1
                     held.add(resource)
                     heapq.heappush(undoing, (now + upcoming.lasts_s, next(tie), resource, undo_it))
                 upcoming = next(plan)
                 due = now + upcoming.after_s
-            house.keep()
+            pipeline.supervise()
             time.sleep(0.02)
             now = time.monotonic()
-        before = {name: ledger.timeline for name, ledger in house.recorder.ledgers.items()}
+        before = {name: ledger.timeline for name, ledger in pipeline.recorder.ledgers.items()}
         flows_until = time.monotonic() + 30
-        while time.monotonic() < flows_until and not _all_moved(house, before, count):
-            house.keep()
+        while time.monotonic() < flows_until and not _all_moved(pipeline, before, count):
+            pipeline.supervise()
             time.sleep(0.1)
-        problems = judged(house, count)
-        if not _all_moved(house, before, count):
-            problems.append(f"a stream stands still after the faults: {before}, {house.recorder.ledgers}")
+        problems = judged(pipeline, count)
+        if happened == 0:
+            problems.append("no fault happened: nothing was proved")
+        if not _all_moved(pipeline, before, count):
+            problems.append(f"a stream stands still after the faults: {before}, {pipeline.recorder.ledgers}")
     finally:
         while undoing:
             heapq.heappop(undoing)[3]()
-        left = house.end()
+        left = pipeline.end()
     return problems + [f"a process is left over: {line}" for line in left]
 
 
-def _all_moved(house: House, before: dict[str, int], count: int) -> bool:
-    ledgers = house.recorder.ledgers
+def _all_moved(pipeline: Pipeline, before: dict[str, int], count: int) -> bool:
+    ledgers = pipeline.recorder.ledgers
     return len(before) == count and all(ledgers[name].timeline > before[name] for name in before)
 
 
-def judged(house: House, count: int) -> list[str]:
-    """Return what is wrong with what a disturbed live house gave."""
-    recorder, problems = house.recorder, []
+def judged(pipeline: Pipeline, count: int) -> list[str]:
+    """Return what is wrong with what a disturbed live pipeline gave."""
+    recorder, problems = pipeline.recorder, []
     if len(recorder.ledgers) != count:
         problems.append(f"ledgers of {sorted(recorder.ledgers)} only")
     for name, ledger in sorted(recorder.ledgers.items()):
         print(ledger, flush=True)
+        if not ledger.classified or not any(id.startswith(f"{name}/") for id in recorder.results):
+            problems.append(f"{name} gave nothing: {ledger}")
         if not ledger.adds_up:
             problems.append(f"{name} does not add up: {ledger}")
         strange = {cause for cause in ledger.causes if cause not in CAUSES and not cause.startswith("http")}
@@ -111,7 +116,7 @@ def judged(house: House, count: int) -> list[str]:
 def _rounding(changed: dict[str, tuple[Any, Any]]) -> bool:
     """Whether copies differ by no more than a decoder that had a run-up instead of the epoch's start.
 
-    A fetcher that is killed hears a live epoch again from the oldest segment that is still listed: docs/hls.md.
+    A fetcher that is killed hears a live epoch again from the oldest segment that is still listed: docs/streams.md.
     """
     if not set(changed) <= {"confidence", "scores", "genre", "kind", "level_dbfs"}:
         return False
@@ -131,7 +136,7 @@ def main() -> int:
         for problem in problems:
             print("PROBLEM", problem)
         if problems:
-            print((folder / "house" / "logs" / "fetcher-1.log").read_text()[-6000:])
+            print((folder / "pipeline" / "logs" / "fetcher-1.log").read_text()[-6000:])
     return 1 if problems else 0
 
 

@@ -9,18 +9,22 @@ import threading
 from collections import Counter
 from typing import Any
 
-from services.bus import Bus, Delivery
-from services.contract import Dead, Event, Ledger, Result, Topics, parse
-from services.settings import Broker
+from services.contract.messages import Dead, Event, Ledger, Result, parse
+from services.contract.topics import Topics
+from services.mqtt.subscriptions import Delivery
+from services.process.lifecycle import ServiceProcess
+from services.settings.schema import Broker
 
 TIMESTAMPS = ("published_at", "latency_ms", "observed_at")
 """observed_at is one where the stream has no EXT-X-PROGRAM-DATE-TIME: then it says when the audio arrived."""
+
+RECORDER = "recorder"
 
 
 class Recorder:
     """Reads everything that is promised to users, and keeps it."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, *, writes: bool = True) -> None:
         topics = Topics(broker.root)
         self.results: dict[str, dict[str, Any]] = {}
         self.differing: list[tuple[str, dict[str, tuple[Any, Any]]]] = []
@@ -29,20 +33,24 @@ class Recorder:
         self.dead: list[Dead] = []
         self.events: Counter[str] = Counter()
         self.strange: list[str] = []
+        self.timelines: dict[str, set[str]] = {}
+        self.most_timelines = 1
         self._lock = threading.Lock()
-        self.bus = Bus(broker, f"{broker.root}-recorder", durable=True, receive_maximum=1000)
+        # Its status, where it may write one, tells inference that the reader of results is there.
+        recording = ServiceProcess("supervisor", RECORDER, broker.root, broker, writes=writes)
+        self.mqtt = recording.connect(durable=True, receive_maximum=1000)
         for topic, take in (
             (topics.results, self._result),
             (topics.ledger("+"), self._ledger),
             (topics.dead, self._dead),
             (topics.events, self._event),
         ):
-            self.bus.subscribe(topic, self._acking(take))
+            self.mqtt.subscribe(topic, self._acking(take))
 
     def start(self) -> None:
         """Connect and subscribe."""
-        self.bus.start()
-        self.bus.wait_connected(20)
+        self.mqtt.start()
+        self.mqtt.wait_connected(20)
 
     def _acking(self, take: Any) -> Any:
         def handler(delivery: Delivery) -> None:
@@ -52,17 +60,24 @@ class Recorder:
             except Exception as error:
                 self.strange.append(f"{delivery.message.topic}: {error}")
             finally:
-                self.bus.ack(delivery)
+                self.mqtt.ack(delivery)
 
         return handler
 
     def _result(self, payload: bytes) -> None:
-        values = parse(Result, payload).model_dump(exclude=set(TIMESTAMPS))
-        known = self.results.setdefault(values["id"], values)
-        if known is not values:
+        result = parse(Result, payload)
+        values = result.model_dump(exclude=set(TIMESTAMPS))
+        # Runs are compared, and each run's timelines have identities of their own.
+        values["id"] = "/".join([result.stream, *result.id.rsplit("/", 3)[1:]])
+        known = self.timelines.setdefault(result.stream, set())
+        if result.timeline not in known and len(known) >= self.most_timelines:
+            self.strange.append(f"timeline {len(known) + 1} of {result.stream}: {result.timeline}")
+        known.add(result.timeline)
+        first = self.results.setdefault(values["id"], values)
+        if first is not values:
             self.duplicates += 1
-            if known != values:
-                changed = {name: (known[name], value) for name, value in values.items() if known[name] != value}
+            if first != values:
+                changed = {name: (first[name], value) for name, value in values.items() if first[name] != value}
                 self.differing.append((values["id"], changed))
 
     def _ledger(self, payload: bytes) -> None:

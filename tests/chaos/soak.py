@@ -16,11 +16,13 @@ from statistics import median
 
 import psutil
 
-from services.origin.package import Packaging, package_folder
+from services.origin.packager import Packaging, package_folder
 from tests.chaos import streams
-from tests.chaos.house import House, Shape
+from tests.chaos.pipeline import Pipeline, Shape
 
 SAMPLE_S = 5.0
+START_S, LEAST_HEARD, LEAST_SAMPLES = 30.0, 0.8, 6
+"""A stream counts as heard with this share of the time after the start; fewer samples than these tell nothing."""
 MOST_GROWTH = 1.05
 NOISE_MB = 4.0
 """A page or two more after an hour is no leak: of small processes 5 % is less than the allocator's own noise."""
@@ -58,16 +60,16 @@ def soak(folder: Path, music: Path, minutes: float, count: int, warm_up: float =
         f"live{number}": f"live/{names[number % len(names)]}.m3u8?shift={7 * (number // len(names))}"
         for number in range(count)
     }
-    house = House(Shape(folder / "house", playlists, models, model, folder / "hls"))
+    pipeline = Pipeline(Shape(folder / "pipeline", playlists, models, model, folder / "hls"))
     report, samples = Report(minutes, count), dict[str, Process]()
     began = time.monotonic()
     try:
-        house.start()
+        pipeline.start()
         while time.monotonic() - began < 60 * minutes:
             time.sleep(SAMPLE_S)
-            house.keep()
-            for name in house.children:
-                process = house.process(name)
+            pipeline.supervise()
+            for name in pipeline.children:
+                process = pipeline.process(name)
                 if process is None:
                     continue
                 seen = samples.setdefault(name, Process())
@@ -77,19 +79,29 @@ def soak(folder: Path, music: Path, minutes: float, count: int, warm_up: float =
                     seen.threads.append(process.num_threads())
                 except psutil.Error:
                     continue
-        heard_s = sum(ledger.timeline for ledger in house.recorder.ledgers.values()) / 22_050
+        names = sorted(pipeline.children)
+        heard_s = sum(ledger.timeline for ledger in pipeline.recorder.ledgers.values()) / 22_050
         report.times_real_time = round(heard_s / (time.monotonic() - began), 2)
-        report.results = len(house.recorder.results)
-        report.lost = sum(ledger.lost for ledger in house.recorder.ledgers.values())
-        report.gap = sum(ledger.gap for ledger in house.recorder.ledgers.values())
+        report.results = len(pipeline.recorder.results)
+        report.lost = sum(ledger.lost for ledger in pipeline.recorder.ledgers.values())
+        report.gap = sum(ledger.gap for ledger in pipeline.recorder.ledgers.values())
     finally:
-        left = house.end()
+        left = pipeline.end()
     report.problems += [f"a process is left over: {line}" for line in left]
-    if house.unasked:
-        report.problems.append(f"{house.unasked} processes ended by themselves")
-    if len(house.recorder.ledgers) != count or report.lost or report.gap or house.recorder.strange:
-        report.problems.append(f"lost {report.lost}, gap {report.gap} samples, {house.recorder.strange[:3]}")
+    if pipeline.unasked:
+        report.problems.append(f"{pipeline.unasked} processes ended by themselves")
+    least_s = LEAST_HEARD * (60 * minutes - START_S)
+    silent = [name for name, ledger in pipeline.recorder.ledgers.items() if ledger.timeline / 22_050 < least_s]
+    if silent or report.results == 0:
+        report.problems.append(f"{sorted(silent)} gave less than {least_s:.0f} s: what did no work can't leak")
+    missed = sorted(name for name in names if len(samples.get(name, Process()).rss_mb) < LEAST_SAMPLES)
+    if missed:
+        report.problems.append(f"{missed} were sampled fewer than {LEAST_SAMPLES} times: growth can't be told")
+    if len(pipeline.recorder.ledgers) != count or report.lost or report.gap or pipeline.recorder.strange:
+        report.problems.append(f"lost {report.lost}, gap {report.gap} samples, {pipeline.recorder.strange[:3]}")
     for name, seen in samples.items():
+        if name in missed:
+            continue
         report.processes[name] = _judged(name, seen, warm_up, report.problems)
     return report
 

@@ -15,7 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from services.origin.package import Packaging, package_folder
+from services.contract.recipe import load_recipe
+from services.origin.packager import Packaging, package_folder
+from tests.demo_recordings import recordings
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -63,10 +65,11 @@ def tiny_model(models_dir: Path) -> str:
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    source, folder = ROOT / "models" / "musicnn", models_dir / "tiny"
+    source, folder = ROOT / "models" / "vgg16", models_dir / "tiny"
     (folder / "1").mkdir(parents=True)
     card = json.loads((source / "card.json").read_text())
-    frames, bands = card["recipe"]["frames"], card["recipe"]["bands"]
+    recipe = load_recipe("musicnn")
+    frames, bands = recipe.shape
     weights = np.random.default_rng(1).normal(size=(bands, len(card["labels"]))).astype(np.float32)
     over_time = np.random.default_rng(2).normal(size=(1, frames)).astype(np.float32) / 10
     graph = helper.make_graph(
@@ -85,18 +88,16 @@ def tiny_model(models_dir: Path) -> str:
     onnx.checker.check_model(model)
     content = model.SerializeToString()
     (folder / "1" / "model.onnx").write_bytes(content)
-    shutil.copy(source / "1" / "model.py", folder / "1" / "model.py")
-    config = (source / "config.pbtxt").read_text().replace('"musicnn"', '"tiny"')
-    (folder / "config.pbtxt").write_text(config)
     answers = next(file for file in card["files"] if file["path"] == "1/model.onnx")
     entry = {**answers, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
     card.update(name="tiny", files=[entry], parameters=int(weights.size + over_time.size))
+    card.update(recipe=recipe.model_dump(), recipe_digest=recipe.digest, precision="fp32")
     (folder / "card.json").write_text(json.dumps(card))
     return "tiny"
 
 
 def default_music(folder: Path, pieces: int) -> Path:
-    """Return music: clips of the shared data set where it is there, else the demo's composed pieces."""
+    """Return music: clips of the shared data set where it is there, else the demo's recordings."""
     clips = sorted((ROOT.parent / "shared" / "data" / "gtzan-subset").glob("*/*.flac"))
     music = folder / "music"
     music.mkdir()
@@ -104,7 +105,5 @@ def default_music(folder: Path, pieces: int) -> Path:
         for clip in clips[:: max(1, len(clips) // pieces)][:pieces]:
             shutil.copy(clip, music / clip.name)
     else:
-        from services.origin.demo_music import render
-
-        render(music)
+        recordings(music)
     return music

@@ -1,4 +1,4 @@
-"""The time of day in a house, set wrong for its services and its broker at once. Not a part of the product.
+"""The time of day in a pipeline, set wrong for its services and its broker at once. Not a part of the product.
 
 Services read it with time.time() alone, which `clock/sitecustomize.py` turns. The broker is C: libfaketime turns it
 there (Python can't live with libfaketime 0.9.10, which makes its sleeps fail). The monotonic clock stays, as it does
@@ -37,19 +37,24 @@ class WallClock:
         return {**env, "PYTHONPATH": f"{hook}:{root}", "CHAOS_CLOCK": str(self._python)}
 
     def of_broker(self, env: Mapping[str, str]) -> dict[str, str]:
-        """Return the broker's environment with this clock in it.
+        """Return the broker's environment with this clock in it."""
+        return turned_by(self._c, env)
 
-        Raises:
-            RuntimeError: libfaketime is not installed.
-        """
-        if LIBRARY is None:
-            raise RuntimeError("the broker's clock can't be set without libfaketime: 'apt-get install faketime'")
-        return {
-            **env,
-            "LD_PRELOAD": str(LIBRARY),
-            "FAKETIME_TIMESTAMP_FILE": str(self._c),
-            "FAKETIME_CACHE_DURATION": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            "DONT_FAKE_MONOTONIC": "1",
-            "NO_FAKE_STAT": "1",
-        }
+
+def turned_by(file: Path, env: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a C program whose wall clock follows a file of libfaketime.
+
+    Raises:
+        RuntimeError: libfaketime is not installed.
+    """
+    if LIBRARY is None:
+        raise RuntimeError("the broker's clock can't be set without libfaketime: 'apt-get install faketime'")
+    return {
+        **env,
+        "LD_PRELOAD": str(LIBRARY),
+        "FAKETIME_TIMESTAMP_FILE": str(file),
+        "FAKETIME_CACHE_DURATION": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "DONT_FAKE_MONOTONIC": "1",
+        "NO_FAKE_STAT": "1",
+    }

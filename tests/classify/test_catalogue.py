@@ -18,13 +18,16 @@ import psutil
 import pytest
 import soundfile
 
+from services.classify.audio_file import Heard
 from services.classify.catalogue.results import SUCCESS
 from services.classify.catalogue.run import Summary, classify_all, order_for
 from services.classify.catalogue.work import Order
 from services.classify.command import classify
+from services.classify.decode import pieces
 from services.errors import GenreError, UsageError
 from tests.broker.mosquitto import free_port, wait_for
 from tests.classify.dask_processes import process, scheduler, worker
+from tests.demo_recordings import DEMO
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 pytestmark = [
@@ -38,14 +41,14 @@ FILES = 30
 
 @pytest.fixture(scope="module")
 def order() -> Order:
-    return order_for(MODELS, "musicnn")
+    return order_for(MODELS, "genre-sounds")
 
 
 @pytest.fixture(scope="module")
 def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Thirty short files in folders, one of them no audio."""
     folder = tmp_path_factory.mktemp("library")
-    sound = np.random.default_rng(1).normal(0, 0.1, 22_050 * 8)
+    sound = next(pieces(DEMO / "jazz.m4a", Heard()))[: 22_050 * 8]
     for index in range(FILES):
         album = folder / f"album{index // 10}"
         album.mkdir(exist_ok=True)
@@ -115,7 +118,7 @@ def test_a_library_is_classified_and_a_second_run_takes_only_what_is_new(
     complete(out, music)
     good = pd.read_parquet(out).dropna(subset="genre").iloc[0]
     assert good["genre"] in order.labels and good["windows"] == 5 and good["seconds"] == pytest.approx(8)
-    assert sum(good["scores"].values()) == pytest.approx(1, abs=1e-3) and good["model"] == "musicnn"
+    assert sum(good["scores"].values()) == pytest.approx(1, abs=1e-3) and good["model"] == "genre-sounds"
 
     assert run(music, out, order, None).written == 0
     soundfile.write(tmp_path / "new.wav", np.zeros(30_000), 22_050)
@@ -294,7 +297,7 @@ def test_a_file_that_kills_its_worker_is_an_error_and_the_rest_of_its_batch_is_n
 
 
 @pytest.mark.parametrize(("change", "words"), [
-    ({"model_version": "9"}, "model musicnn is"), ({"program": "0.0.9"}, "genre-edge is"),
+    ({"model_version": "9"}, "model genre-sounds is"), ({"program": "0.0.9"}, "genre-edge is"),
     ({"model": "nope"}, "'nope' is not in"),
 ])  # fmt: skip
 def test_workers_that_would_answer_otherwise_are_refused(

@@ -25,7 +25,7 @@ def test_a_terminal_shows_how_far_it_is_and_a_pipe_only_what_matters() -> None:
         pass
     os.close(master)
     assert running.wait(30) == 0
-    assert b"3/10" in shown and b"1 not classified, 2 workers" in shown and b"no \xef\xbf\xbd[31mworkers" in shown
+    assert b"3/10" in shown and b"1 not classified, 2 workers" in shown and b"no  [31mworkers" in shown
 
     piped = subprocess.run([sys.executable, "-c", CODE], capture_output=True, timeout=30)
-    assert piped.stderr == b"genre: no \xef\xbf\xbd[31mworkers\n" and piped.stdout == b""
+    assert piped.stderr == b"genre: no  [31mworkers\n" and piped.stdout == b""

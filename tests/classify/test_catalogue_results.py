@@ -120,7 +120,7 @@ def test_a_merge_that_was_cut_short_leaves_no_file_twice(out: Path) -> None:
         results.finish()
     for part, content in zip(parts, old, strict=False):
         part.write_bytes(content)
-    (out / ".part-00000009.parquet.tmp").write_bytes(b"half a par")
+    (out / ".part-00000009.new.parquet").write_bytes(b"half a par")
     assert len(written(out)) == 5
     with Results(out, ORDER) as results:
         assert results.files == 3

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import requests
 
-from services.bus import Bus
-from services.contract import Topics
-from services.settings import Broker
+from services.contract.topics import Topics
+from services.mqtt.client import MqttClient
+from services.settings.schema import Broker
 from tests.broker.mosquitto import Mosquitto, free_port, wait_for
 from tests.dashboard.pretend import sent
 
@@ -33,25 +33,25 @@ class Running:
     config: Path
     folder: Path
     topics: Topics
-    bus: Bus
+    mqtt: MqttClient
 
     def get(self, path: str, **options: Any) -> requests.Response:
         return requests.get(self.url + path, timeout=10, **options)
 
-    def board(self) -> dict[str, Any]:
+    def live_state(self) -> dict[str, Any]:
         found: dict[str, Any] = self.get("/api/board").json()
         return found
 
     def stream(self, name: str) -> dict[str, Any]:
-        return next((stream for stream in self.board()["streams"] if stream["name"] == name), {})
+        return next((stream for stream in self.live_state()["streams"] if stream["name"] == name), {})
 
     def state(self, name: str) -> str:
-        found: str = self.board()["states"].get(name, "")
+        found: str = self.live_state()["states"].get(name, "")
         return found
 
     def send(self, *things: Any) -> None:
         for message in sent(self.topics, *things):
-            assert self.bus.publish_and_wait(message, 5).accepted
+            assert self.mqtt.publish_and_wait(message, 5).accepted
 
     def log(self) -> str:
         return (self.folder / "log").read_text()
@@ -64,14 +64,14 @@ class Running:
 
 
 @pytest.fixture
-def start_dashboard(tmp_path: Path, buses: Callable[..., Bus]) -> Iterator[Callable[..., Running]]:
+def start_dashboard(tmp_path: Path, buses: Callable[..., MqttClient]) -> Iterator[Callable[..., Running]]:
     """Start dashboards; they are ended after the test."""
     with dashboards(tmp_path, buses) as start:
         yield start
 
 
 @contextmanager
-def dashboards(tmp_path: Path, buses: Callable[..., Bus]) -> Iterator[Callable[..., Running]]:
+def dashboards(tmp_path: Path, buses: Callable[..., MqttClient]) -> Iterator[Callable[..., Running]]:
     """Start dashboards in a folder; they are ended at the end."""
     started: list[subprocess.Popen[bytes]] = []
 
@@ -127,12 +127,12 @@ def dashboards(tmp_path: Path, buses: Callable[..., Bus]) -> Iterator[Callable[.
 def still(shared_mosquitto: Mosquitto, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """One dashboard for all tests of a file that change nothing in it."""
     broker = Broker(port=shared_mosquitto.port, root="still")
-    bus = Bus(broker, "still-test")
-    bus.start()
-    bus.wait_connected(10)
-    with dashboards(tmp_path_factory.mktemp("still"), lambda *rest: bus) as start:
+    mqtt = MqttClient(broker, "still-test")
+    mqtt.start()
+    mqtt.wait_connected(10)
+    with dashboards(tmp_path_factory.mktemp("still"), lambda *rest: mqtt) as start:
         yield start(broker, ("radio1", "radio2"))
-    bus.stop()
+    mqtt.stop()
 
 
 @pytest.fixture

@@ -6,7 +6,9 @@ import math
 import random
 import time
 
-from services.contract import Event, Ledger, Message, Result, Status, Topics, utc
+from services.contract.messages import Event, Ledger, Message, Result, Status
+from services.contract.topics import Topics
+from services.text import utc
 
 LABELS = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")
 
@@ -22,7 +24,7 @@ def result(
 ) -> Result:
     """Return one window's result; genre None is silence."""
     values: dict[str, object] = {
-        "id": f"{stream}/0/{int(start_s * 22_050)}/musicnn",
+        "id": f"{stream}/0/{int(start_s * 22_050)}/genre-sounds",
         "stream": stream,
         "genre": genre,
         "confidence": sure if genre else 0.0,
@@ -36,7 +38,7 @@ def result(
         "title": "",
         "artist": "",
         "level_dbfs": -18.0 if genre else -90.0,
-        "model": "musicnn",
+        "model": "genre-sounds",
         "model_version": "1",
         "published_at": utc(time.time()),
         "latency_ms": 420.0,

@@ -41,19 +41,19 @@ def test_rules_and_panels_name_only_metrics_that_exist(exposition: str) -> None:
 def test_what_the_panels_need_of_the_services_is_what_they_export() -> None:
     from prometheus_client import REGISTRY
 
-    import services.fetcher.courier
-    import services.worker  # noqa: F401
+    import services.fetcher.delivery.sender
+    import services.process.worker  # noqa: F401
 
     names = {metric.name for metric in REGISTRY.collect()}
     assert {name.removesuffix("_bucket").removesuffix("_total") for name in INSIDE} <= names
 
 
 def test_the_grafana_file_is_complete() -> None:
-    board = json.loads((ROOT / "deploy" / "grafana" / "genre-edge.json").read_text())
-    ids = [panel["id"] for panel in board["panels"]]
+    live_state = json.loads((ROOT / "deploy" / "grafana" / "genre-edge.json").read_text())
+    ids = [panel["id"] for panel in live_state["panels"]]
     assert len(ids) == len(set(ids)) > 10
-    assert all(panel["targets"][0]["expr"] and panel["title"] for panel in board["panels"])
-    places = [(p["gridPos"]["x"], p["gridPos"]["y"]) for p in board["panels"]]
+    assert all(panel["targets"][0]["expr"] and panel["title"] for panel in live_state["panels"])
+    places = [(p["gridPos"]["x"], p["gridPos"]["y"]) for p in live_state["panels"]]
     assert len(places) == len(set(places))
 
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from services.dashboard.history import History
-from services.dashboard.runs import Run
-from services.settings import Broker
+from services.dashboard.history.store import History
+from services.dashboard.state.genre_segments import GenreSegment
+from services.settings.schema import Broker
 from tests.broker.mosquitto import Mosquitto, wait_for
 from tests.dashboard.conftest import PASSWORD, Running
 from tests.dashboard.pretend import LABELS, Radio, event, ledger, result, sent, status
@@ -68,17 +68,17 @@ def playing(broker: Broker, start_dashboard: Callable[..., Running]) -> Iterator
         while True:
             for radio in radios:
                 for message in sent(dashboard.topics, radio.next(), ledger(radio.name, radio.at_s)):
-                    dashboard.bus.publish(message)
+                    dashboard.mqtt.publish(message)
             if stop.wait(0.5):
                 return
 
     for service in ("fetcher", "featurizer", "inference"):
-        dashboard.send(status(service, model="musicnn", backend="onnx"))
+        dashboard.send(status(service, model="genre-sounds", backend="onnx"))
     dashboard.send(event("radio1", "gap", seconds=3.0, cause="http-404", reason="segment 12 was not there"))
     dashboard.send(event("unheard", "error", reason="the playlist answers 404"))
     thread = threading.Thread(target=play)
     thread.start()
-    wait_for(lambda: all(dashboard.state(radio.name) in ("playing", "unsure") for radio in radios), "all play", 20)
+    wait_for(lambda: all(dashboard.state(radio.name) in ("playing", "unsure") for radio in radios), "all play")
     yield dashboard
     stop.set()
     thread.join()
@@ -163,7 +163,9 @@ def test_fifty_streams_and_a_day_of_history_stay_smooth(
         for k, name in enumerate(names):
             history.write(
                 [
-                    Run(name, at, at + 45, LABELS[(k + i // 7) % 10], 0.4 + 0.1 * (i % 5), f"Title {i}", "Artist")
+                    GenreSegment(
+                        name, at, at + 45, LABELS[(k + i // 7) % 10], 0.4 + 0.1 * (i % 5), f"Title {i}", "Artist"
+                    )
                     for i, at in enumerate(now - 86_400 + i * 45 for i in range(1_900))
                 ],
                 [],
@@ -177,7 +179,7 @@ def test_fifty_streams_and_a_day_of_history_stay_smooth(
         while not stop.is_set():
             for radio in radios:
                 for message in sent(dashboard.topics, radio.next(), ledger(radio.name, radio.at_s)):
-                    dashboard.bus.publish(message)
+                    dashboard.mqtt.publish(message)
                 stop.wait(1.4966 / 50)
 
     thread = threading.Thread(target=play)

@@ -33,7 +33,7 @@ def test_genre_up_shows_its_streams_and_lets_its_user_pause_one(tmp_path: Path) 
     url = f"http://127.0.0.1:{port}"
     try:
 
-        def board() -> dict[str, object]:
+        def live_state() -> dict[str, object]:
             assert process.poll() is None, (tmp_path / "err").read_text()
             try:
                 found: dict[str, object] = requests.get(url + "/api/board", timeout=5).json()
@@ -42,12 +42,12 @@ def test_genre_up_shows_its_streams_and_lets_its_user_pause_one(tmp_path: Path) 
                 return {}
 
         def stream() -> dict[str, object]:
-            streams = board().get("streams") or [{}]
+            streams = live_state().get("streams") or [{}]
             assert isinstance(streams, list)
             return dict(streams[0]) if streams else {}
 
         wait_for(lambda: stream().get("window") and stream().get("ledger"), "a result on the page", 90)
-        parts = {part["service"] for part in board()["parts"]}  # type: ignore[index,attr-defined]
+        parts = {part["service"] for part in live_state()["parts"]}  # type: ignore[index,attr-defined]
         assert parts >= {"fetcher", "featurizer", "inference", "dashboard"}
         assert url in (tmp_path / "err").read_text()
         session = requests.Session()
@@ -55,7 +55,7 @@ def test_genre_up_shows_its_streams_and_lets_its_user_pause_one(tmp_path: Path) 
         assert (folder / "dashboard-password").stat().st_mode & 0o077 == 0
         session.post(url + "/api/login", json={"password": password}, headers=OURS, timeout=10).raise_for_status()
         session.post(url + "/api/streams/tone/pause", json={}, headers=OURS, timeout=10).raise_for_status()
-        wait_for(lambda: board()["states"] == {"tone": "paused"}, "the pause", 20)
+        wait_for(lambda: live_state()["states"] == {"tone": "paused"}, "the pause")
     finally:
         process.send_signal(signal.SIGINT)
         out, _ = process.communicate(timeout=60)

@@ -39,7 +39,7 @@ def wheelhouse(scratch: Path) -> Path:
     folder = Path(given) if given else scratch / "wheelhouse"
     if not given:
         subprocess.run(
-            [sys.executable, str(ROOT / "deploy/locks.py"), "wheelhouse", "debian12", str(folder)], check=True
+            [sys.executable, str(ROOT / "tools/locks.py"), "wheelhouse", "debian12", str(folder)], check=True
         )
     return folder
 

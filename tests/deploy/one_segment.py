@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from services.featurizer.features import Featurizer
-from services.fetcher.epochs import Epochs
-from services.fetcher.heard import Audio
-from services.fetcher.playlist import MediaPlaylist, parse
+from services.fetcher.events import Audio
+from services.fetcher.hls.playlist import MediaPlaylist, parse
+from services.fetcher.timeline.epochs import Epochs
 from services.inference.card import load_card
 from services.inference.onnx_backend import OnnxBackend
 
@@ -31,14 +31,15 @@ def main(playlist: Path, models: Path, model: str, out: Path) -> None:
     heard = []
     for segment in listed.segments:
         data = (playlist.parent / segment.uri).read_bytes()
-        heard += list(epochs.hear(segment, data, None, 0.0))
+        heard += list(epochs.decode(segment, data, None, 0.0))
     heard += list(epochs.end())
     pcm = np.concatenate([item.pcm for item in heard if isinstance(item, Audio)])
     windows = np.stack([pcm[at : at + WINDOW] for at in range(0, len(pcm) - WINDOW + 1, HOP)])
     card = load_card(models, model)
-    features = Featurizer(card.recipe).features(windows)
-    scores = OnnxBackend(card).scores(features)
-    np.savez(out, pcm=pcm, features=features, scores=scores, machine=platform.machine())
+    views = Featurizer(card.recipe).views(windows)
+    answer = OnnxBackend(card).answer(views)
+    features = np.concatenate([view.reshape(len(view), -1) for view in views.values()], axis=1)
+    np.savez(out, pcm=pcm, features=features, scores=answer.scores, machine=platform.machine())
 
 
 if __name__ == "__main__":

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploy import locks
-from services import settings
-from services.origin.demo_music import render
-from services.origin.package import Packaging, package_file
+from services.origin.packager import Packaging, package_file
+from services.settings import loading
+from tests.demo_recordings import recordings
 from tests.deploy.conftest import ROOT, needs
+from tools import locks
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -57,7 +57,7 @@ def system(scratch: Path) -> Path:
 @pytest.fixture(scope="module")
 def playlist(system: Path) -> Path:
     """Return a media playlist of three segments of 4 s."""
-    (piece,) = render(system / "music", ["reggae"])[:1]
+    (piece,) = recordings(system / "music", "jazz")
     package_file(piece, system / "music/hls", "piece", Packaging(segment_s=4.0, coder="fast"))
     (found,) = (system / "music/hls").rglob("audio.m3u8")
     lines = found.read_text().splitlines()
@@ -68,7 +68,7 @@ def playlist(system: Path) -> Path:
 
 def test_a_segment_gives_the_same_genres_on_a_cortex_a57_as_here(system: Path, playlist: Path) -> None:
     """With the model that the package installs; VGG16 takes too long under emulation."""
-    model = settings.load(ROOT / "deploy/genre.toml").inference.model
+    model = loading.load(ROOT / "deploy/genre.toml").inference.model
     inside = "/" + str(playlist.relative_to(system))
     emulated = ["chroot", str(system), "/usr/bin/qemu-aarch64-static", "/usr/bin/python3.11", "/code/one_segment.py"]
     environment = {

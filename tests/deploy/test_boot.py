@@ -16,10 +16,10 @@ import paho.mqtt.client as mqtt
 import pytest
 
 from services.errors import GenreError
-from services.origin.demo_music import render
-from services.origin.package import Packaging, package_folder
-from services.origin.serve import Origin
+from services.origin.packager import Packaging, package_folder
+from services.origin.server import Origin
 from services.supervisor import triton_server
+from tests.demo_recordings import recordings
 from tests.deploy import installed_triton
 from tests.deploy.conftest import needs
 from tests.deploy.nspawn import Machine, base_system, booted, wait_for
@@ -39,7 +39,7 @@ def machine(scratch: Path) -> Iterator[Machine]:
 @pytest.fixture(scope="module")
 def origin(machine: Machine, scratch: Path) -> Iterator[Origin]:
     music = scratch / "music"
-    render(music, ["reggae", "metal"])
+    recordings(music, "jazz", "metal")
     package_folder(music, music / "hls", Packaging(coder="fast"))
     with Origin(music / "hls", host=machine.host) as served:
         yield served
@@ -88,10 +88,11 @@ class Wall:
         """Return the places where the windows of an epoch are further apart than the hop."""
         epochs: dict[str, list[int]] = {}
         with self._lock:
-            for name in self.results:
-                of, epoch, first, _ = name.split("/", 3)
-                if of == stream:
-                    epochs.setdefault(epoch, []).append(int(first))
+            for name, result in self.results.items():
+                timeline, epoch, first, _ = name.rsplit("/", 3)
+                if result["stream"] == stream:
+                    epochs.setdefault(f"{timeline}/{epoch}", []).append(int(first))
+        assert epochs, f"no result of {stream}, so nothing is told of holes"
         found = []
         for starts in epochs.values():
             starts.sort()

@@ -18,8 +18,8 @@ import jsonschema
 import pytest
 import yaml
 
-from services.broker_config import dynamic_security, lan_config
-from services.settings import checked
+from broker.mosquitto_conf import dynamic_security, lan_config
+from services.settings.loading import checked
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -141,8 +141,8 @@ def test_the_broker_in_the_cluster_has_the_configuration_that_is_tested_elsewher
 
 
 def test_the_metrics_that_scaling_asks_for_are_those_of_the_services(built: tuple[str, list[Manifest]]) -> None:
-    from services.fetcher.courier import OUTSTANDING
-    from services.worker import IN_HAND
+    from services.fetcher.delivery.sender import OUTSTANDING
+    from services.process.worker import IN_HAND
 
     for each in of(built[1], "ScaledObject"):
         query = each["spec"]["triggers"][0]["metadata"]["query"]

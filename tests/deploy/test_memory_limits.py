@@ -21,7 +21,8 @@ pytestmark = pytest.mark.timeout(1800)
 UNITS = ("genre-fetcher", "genre-featurizer@1", "genre-inference@1", "genre-dashboard")
 GLUTTON = "genre-featurizer@9"
 EAT = (
-    "from services.systemd import notify; notify('READY=1'); eaten = [b'x' * 50_000_000 for _ in range(24)]; "
+    "from services.process.systemd_notify import notify; notify('READY=1'); "
+    "eaten = [b'x' * 50_000_000 for _ in range(24)]; "
     "print('ate', sum(map(len, eaten)), flush=True)"
 )
 SCRIPT = f"""#!/bin/sh

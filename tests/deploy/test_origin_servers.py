@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from services.fetcher.heard import SAMPLE_RATE, Audio
-from services.fetcher.listener import Listener
-from services.origin.package import Packaging, package_file
-from services.origin.serve import TYPES
-from services.settings import Hls, Stream
+from services.contract.windows import SAMPLE_RATE
+from services.fetcher.events import Audio
+from services.fetcher.source import StreamSource
+from services.origin.packager import Packaging, package_file
+from services.origin.server import TYPES
+from services.settings.schema import Hls, Stream
 from tests.broker.mosquitto import free_port, wait_for
 from tests.origin.conftest import write_flac
 
@@ -99,7 +100,7 @@ def test_nginx_hides_the_rest(nginx: int) -> None:
 
 @pytest.mark.parametrize("kind", ["ts", "fmp4"])
 def test_a_stream_is_heard_through_nginx(kind: str, nginx: int) -> None:
-    listener = Listener(Stream(name="r", url=f"http://127.0.0.1:{nginx}/{kind}.m3u8"), Hls(), threading.Event())
+    listener = StreamSource(Stream(name="r", url=f"http://127.0.0.1:{nginx}/{kind}.m3u8"), Hls(), threading.Event())
     heard = sum(len(item.pcm) for item in listener.listen() if isinstance(item, Audio))
     listener.close()
     assert abs(heard - 7 * SAMPLE_RATE) < 3 * 1024

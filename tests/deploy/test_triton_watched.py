@@ -19,23 +19,27 @@ import psutil
 import pytest
 
 from services.errors import GenreError
+from services.settings import schema
 from services.supervisor import triton_server
 from tests.broker.mosquitto import free_port, wait_for
 from tests.deploy.conftest import ROOT
 
 BEAT_S = 0.5
+MODEL = schema.Inference().model
 
 
 class Watched:
     """The wrapper with its server, and what it tells systemd."""
 
-    def __init__(self, folder: Path, models: Path = ROOT / "models") -> None:
+    def __init__(self, folder: Path, models: Path = ROOT / "models", *, spoilt: bool = False) -> None:
         try:
             bundle = triton_server.find()
         except GenreError as error:
             pytest.skip(str(error))
         ports = (free_port(), free_port(), free_port())
-        child = triton_server.child(bundle, models, "musicnn", folder, ports, folder / "log")
+        child = triton_server.child(bundle, models, MODEL, folder, ports, folder / "log")
+        if spoilt:  # after its card was checked, as a disk does it
+            (models / MODEL / "1" / "model.onnx").write_bytes(b"nonsense")
         assert child.env is not None
         server_env = [f"{name}={child.env[name]}" for name in ("PATH", "LD_LIBRARY_PATH")]
         self.words: list[str] = []
@@ -115,7 +119,7 @@ def test_a_dead_model_process_behind_a_ready_server_gets_no_beat(watched: Watche
     assert stubs
     for stub in stubs:
         stub.kill()
-    wait_for(lambda: "musicnn does not answer" in watched.log.read_text(), "the dead model to be noticed", 60)
+    wait_for(lambda: f"{MODEL} does not answer" in watched.log.read_text(), "the dead model to be noticed", 60)
 
 
 def test_when_the_server_dies_so_does_the_unit_with_a_failure(watched: Watched) -> None:
@@ -125,15 +129,14 @@ def test_when_the_server_dies_so_does_the_unit_with_a_failure(watched: Watched) 
 
 
 def test_a_server_that_could_load_no_model_says_why_and_never_that_it_is_ready(tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "models/musicnn", tmp_path / "models/musicnn")
-    (tmp_path / "models/musicnn/1/model.onnx").write_bytes(b"nonsense")
-    under_watch = Watched(tmp_path, tmp_path / "models")
+    shutil.copytree(ROOT / "models" / MODEL, tmp_path / "models" / MODEL)
+    under_watch = Watched(tmp_path, tmp_path / "models", spoilt=True)
     try:
         assert under_watch.process.wait(60) == 1
     finally:
         under_watch.end()
     said = under_watch.log.read_text()
-    assert "model musicnn is not loaded: " in said and "no model is loaded; ending" in said
+    assert f"model {MODEL} is not loaded: " in said and "no model is loaded; ending" in said
     assert "READY=1" not in under_watch.words
 
 

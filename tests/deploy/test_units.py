@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from services import settings
-from services.broker_units import UNITS, drop_ins, login_env
+from broker.systemd_units import UNITS, drop_ins, login_env
 from services.errors import UsageError
-from services.scale import instances, parse, steps
+from services.process.scale import instances, parse, steps
+from services.settings import loading
 
 ROOT = Path(__file__).resolve().parents[2]
 SYSTEMD = ROOT / "deploy" / "systemd"
@@ -81,7 +81,7 @@ def test_only_the_fetcher_reaches_the_public_internet() -> None:
 
 
 def test_the_packaged_configuration_is_valid() -> None:
-    config = settings.load(ROOT / "deploy/genre.toml")
+    config = loading.load(ROOT / "deploy/genre.toml")
     assert config.inference.backend == "onnx"
     card = ROOT / "models" / config.inference.model / "card.json"
     assert card.exists()
@@ -122,6 +122,13 @@ def test_drop_ins_carry_no_secret(tmp_path: Path) -> None:
     # password_file's own name is the credential's: $CREDENTIALS_DIRECTORY/inference is found.
     assert "GENRE_BROKER__PASSWORD_FILE=/etc/genre-edge/broker/passwords/inference" in text
     assert "PASSWORD=" not in login_env(tmp_path, "edge.local", 8883).replace("PASSWORD_FILE=", "")
+
+
+def test_drop_ins_carry_the_root_and_home_assistants_prefix_of_the_set_up() -> None:
+    made = drop_ins(Path("/b"), "edge.local", 8883, "attic/genre", "ha/discovery")
+    told = "Environment=GENRE_DASHBOARD__HOME_ASSISTANT_PREFIX=ha/discovery"
+    assert [name for name, text in made.items() if told in text] == ["genre-dashboard.service.d/broker.conf"]
+    assert all("GENRE_BROKER__ROOT=attic/genre" in text for name, text in made.items() if name.startswith("genre-"))
 
 
 def test_a_later_drop_in_of_mosquitto_wins_over_the_packages() -> None:
@@ -184,7 +191,7 @@ def test_the_package_passes_lintian_and_holds_what_it_must(tmp_path: Path) -> No
         "./etc/genre-edge/genre.toml",
         "./lib/systemd/system/genre.target",
         "./usr/lib/genre-edge/requirements/jetpack4.txt",
-        "./usr/lib/genre-edge/models/musicnn/card.json",
+        "./usr/lib/genre-edge/models/genre-sounds/card.json",
         "./usr/lib/sysusers.d/genre-edge.conf",
     ):
         assert files[name] == "-rw-r--r--", name

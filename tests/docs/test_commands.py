@@ -42,8 +42,9 @@ ELSEWHERE = {
     "make chaos": "tests/chaos/test_chaos.py",
     "make fuzz-messages": "tests/chaos/test_chaos.py",
     "make soak": "tests/chaos/soak.py",
+    "make month": "tests/month/test_month.py",
     "mosquitto_sub": "tests/docs/test_documents.py",
-    "python deploy/locks.py": "tests/deploy/test_arm64.py",
+    "python tools/locks.py": "tests/deploy/test_arm64.py",
     "python deploy/deb/build": "tests/deploy/conftest.py",
     "sudoedit": "tests/deploy/test_boot.py",
     "apt ": "tests/deploy/test_boot.py",
@@ -53,15 +54,16 @@ ELSEWHERE = {
     "genre scale": "tests/deploy/test_units.py",
     "genre support-bundle": "tests/doctor/test_bundle.py",
     "genre broker": "tests/broker/test_command.py",
-    "genre package": "tests/origin/test_package.py",
+    "genre package": "tests/origin/test_packager.py",
     "genre classify": "tests/classify/test_command.py",
-    "genre watch": "tests/watch/test_watch.py",
+    "genre watch": "tests/monitor/test_watch.py",
+    "genre up --music radio --model own": "tests/training/vgg16/test_own_genres.py",
     "genre train": "tests/training/test_evaluate.py",
     "genre bench": "tests/docs/test_commands.py",
-    "pip download": "tests/training/test_heads.py",
+    "pip download": "tests/training/hearing/test_heads.py",
 }
-# Nothing runs these: they need a Jetson, with its own Triton or a Python from elsewhere, which no test has.
-UNTRIED = ("mkdir ", "tar ", "cd ", "../venv/bin/python repository.py")
+# Nothing runs these: they need a Jetson, with its own Triton or a Python from elsewhere, or a GPU, which no test has.
+UNTRIED = ("mkdir ", "tar ", "cd ", "../venv/bin/python repository.py", "pip install 'tensorflow[and-cuda]'")
 
 
 def shown(page: str) -> Iterator[str]:
@@ -182,3 +184,8 @@ def test_every_help_fits_a_terminal_and_starts_without_heavy_imports_failing(nam
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert max(map(len, done.stdout.splitlines())) <= 100
+
+
+def test_every_proof_that_the_guarantee_names_is_there() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "guarantee.md").read_text()))
+    assert len(named) > 20 and not named - {path.stem for path in ROOT.glob("tests/**/test_*.py")}

@@ -14,16 +14,24 @@ from pathlib import Path
 
 import pytest
 
-from services import settings
-from services.contract import Dead, Event, Ledger, Now, Result, Status
-from services.settings import Broker
+from services.contract.messages import Dead, Event, Ledger, Now, Result, Status
+from services.dashboard.history.store import History
+from services.settings import loading
+from services.settings.schema import Broker
 from tests.broker.mosquitto import Mosquitto, wait_for
 from tests.dashboard.conftest import Running, start_dashboard
 from tests.dashboard.pretend import LABELS, Radio, event, ledger, sent, status
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
-PAGES = ("configuration.md", "dashboard-builder.md", "home-assistant.md", "observability.md", "operator.md")
+PAGES = (
+    "configuration.md",
+    "dashboard-builder.md",
+    "history.md",
+    "home-assistant.md",
+    "observability.md",
+    "operator.md",
+)
 __all__ = ["start_dashboard"]
 
 
@@ -70,9 +78,14 @@ def box(
     """A box in operation; the value makes an example of the documents address it."""
     broker = Broker(port=own_mosquitto.port)
     dashboard = start_dashboard(broker, ("radio1", "radio2"), publish_now=True, publish_flat=True, home_assistant=True)
+    History(folder / "state" / "history.db", 30, 10).close()
+    config = folder / "genre.toml"
+    config.write_text(
+        re.sub(r"\A(\[broker\]\nport = \d+\n)?", f"[broker]\nport = {broker.port}\n", config.read_text(), count=1)
+    )
     radios = [Radio(name, i) for i, name in enumerate(("radio1", "radio2"))]
     for service in ("fetcher", "featurizer", "inference"):
-        dashboard.send(status(service, model="musicnn"))
+        dashboard.send(status(service, model="genre-sounds"))
     stop = threading.Event()
 
     def play() -> None:
@@ -80,11 +93,11 @@ def box(
             for radio in radios:
                 things = (radio.next(), ledger(radio.name, radio.at_s), event(radio.name, "gap", seconds=1.0))
                 for message in sent(dashboard.topics, *things):
-                    dashboard.bus.publish(message)
+                    dashboard.mqtt.publish(message)
 
     thread = threading.Thread(target=play)
     thread.start()
-    wait_for(lambda: dashboard.state("radio2") in ("playing", "unsure"), "it plays", 20)
+    wait_for(lambda: dashboard.state("radio2") in ("playing", "unsure"), "it plays")
 
     def addressed(text: str) -> str:
         text = text.replace("edge-box.local:8080", dashboard.url.removeprefix("http://"))
@@ -95,6 +108,7 @@ def box(
     thread.join()
 
 
+@pytest.mark.timeout(400)  # some forty programs, one after another
 def test_every_command_runs(box: Callable[[str], str], folder: Path) -> None:
     needed = [name for name in ("mosquitto_sub", "jq", "curl") if shutil.which(name) is None]
     problems, ran = [], 0
@@ -130,7 +144,7 @@ def test_every_python_example_prints_results(box: Callable[[str], str], folder: 
 def test_every_configuration_example_is_valid(text: str) -> None:
     import tomlkit
 
-    assert settings.checked(tomlkit.parse(text).unwrap(), "example")
+    assert loading.checked(tomlkit.parse(text).unwrap(), "example")
 
 
 @pytest.mark.parametrize("text", every("json"))
@@ -174,11 +188,11 @@ def test_every_home_assistant_example_is_yaml_with_templates_that_render(text: s
 
 def test_discovery_templates_say_what_home_assistant_shows() -> None:
     jinja2 = pytest.importorskip("jinja2")
-    from services.contract import Topics
+    from services.contract.topics import Topics
     from services.dashboard.home_assistant import device
 
     labels = (*LABELS, "it's", 'a "b"')
-    parts = json.loads(device("ha", Topics(), "radio1", labels, "1", "1", None).payload)["components"]
+    parts = json.loads(device("ha", Topics(), "radio1", labels, "1", "1", None))["components"]
 
     def shown(part: str, **changes: object) -> str:
         now = {

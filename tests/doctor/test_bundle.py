@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.doctor import bundle
 from services.doctor.bundle import REMOVED, Redactor, write
-from services.errors import GenreError
+from services.errors import GenreError, UsageError
 
 SECRET = "hunter2-correct-horse"
 
@@ -21,6 +22,11 @@ SECRET = "hunter2-correct-horse"
     [
         "https://user:hunter2-correct-horse@host/x.m3u8",
         "https://host/x.m3u8?token=hunter2-correct-horse&b=1",
+        "https://host/hunter2-correct-horse/x.m3u8",
+        "GET https://host:8443/live/hunter2-correct-horse/128k/seg-1.ts HTTP/1.1",
+        "'http://host/listen/hunter2-correct-horse'",
+        "https://host/hunter2-correct-horse-and-more.m3u8",
+        "wss://user@host/hunter2-correct-horse",
         "password = hunter2-correct-horse",
         'GENRE_BROKER__PASSWORD="hunter2-correct-horse"',
         "remote_password hunter2-correct-horse",
@@ -53,20 +59,30 @@ def test_the_bundle_is_private_and_complete_and_clean(tmp_path: Path, monkeypatc
     config = tmp_path / "genre.toml"
     config.write_text(
         f'[broker]\nport = 1\nusername = "fetcher"\npassword_file = "{secret}"\n[inference]\nbackend = "onnx"\n'
-        f'[[streams]]\nname = "r"\nurl = "http://127.0.0.1:1/x.m3u8?key=querysecret"\nheaders_file = "{headers}"\n'
+        f'[[streams]]\nname = "r"\nheaders_file = "{headers}"\n'
+        'url = "http://127.0.0.1:1/Zx9pathtoken77/x.m3u8?key=querysecret"\n'
         f"# a careless comment: {SECRET}\n"
     )
     monkeypatch.setenv("GENRE_BROKER__HOST", "127.0.0.1")
-    out = write(tmp_path / "s.tar.gz", config)
+    logs = tmp_path / "up" / "logs"
+    logs.mkdir(parents=True)
+    (logs / "fetcher.log").write_text(
+        f"segment Zx9pathtoken77/1.ts of http://127.0.0.1:1/x/y.m3u8\n{SECRET}\nthe end\n"
+    )
+    (tmp_path / "s.tar.gz").write_text("an older one that all may read")
+    (tmp_path / "s.tar.gz").chmod(0o644)
+    out = write(tmp_path / "s.tar.gz", config, tmp_path / "up")
     assert stat.S_IMODE(out.stat().st_mode) == 0o600
     with tarfile.open(out) as archive:
         files = {member.name: archive.extractfile(member) for member in archive.getmembers()}
         texts = {name: file.read().decode() for name, file in files.items() if file}
     assert {"genre-support/about.txt", "genre-support/doctor.jsonl", "genre-support/configuration.toml"} <= set(texts)
+    assert "the end" in texts["genre-support/up/fetcher.log"]
     for text in texts.values():
         assert SECRET not in text
         assert "opensesame-4711" not in text
         assert "querysecret" not in text
+        assert "Zx9pathtoken77" not in text
 
 
 def test_a_broken_configuration_still_gives_a_bundle(tmp_path: Path) -> None:
@@ -74,7 +90,19 @@ def test_a_broken_configuration_still_gives_a_bundle(tmp_path: Path) -> None:
     assert write(tmp_path / "s.tar.gz", tmp_path / "genre.toml").stat().st_size > 100
     with pytest.raises(GenreError, match="can't be written"):
         write(tmp_path / "no" / "s.tar.gz", tmp_path / "genre.toml")
+    with pytest.raises(UsageError, match="is not there"):
+        write(tmp_path / "s.tar.gz", tmp_path / "missing.toml")
+    with pytest.raises(UsageError, match="no logs in it"):
+        write(tmp_path / "s.tar.gz", None, tmp_path)
 
 
 def test_nothing_secret_is_in_a_repr() -> None:
     assert SECRET not in repr(Redactor([SECRET]))
+
+
+def test_the_end_of_a_long_log_is_what_goes_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundle, "LARGEST", 1_000)
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "fetcher.log").write_text("old\n" * 10_000 + "new")
+    text = dict(bundle.contents(None, tmp_path))["up/fetcher.log"]
+    assert len(text) == 1_000 and text.endswith("new")

@@ -6,20 +6,20 @@ import json
 import shutil
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from services.broker_command import set_up
-from services.broker_config import local_config
+from broker.folder import BrokerFolder
+from broker.mosquitto_conf import local_config
 from services.doctor import broker, engine, hls, machine
 from services.doctor.command import diagnose, doctor
 from services.doctor.stages import Concern, Finding, Part, examine
 from services.errors import GenreError
-from services.settings import Broker, Hls, Inference, Stream
-from tests.broker.mosquitto import PROGRAM, Mosquitto, free_port, stay_this_user
+from services.settings.schema import Broker, Hls, Inference, Stream
+from tests.broker.mosquitto import Mosquitto, free_port, stay_this_user
 
 
 def states(part: Part) -> dict[str, str]:
@@ -31,28 +31,13 @@ def stop_of(part: Part) -> Finding:
 
 
 @pytest.fixture
-def mosquitto(tmp_path: Path) -> Iterator[Callable[[Path, int], Mosquitto]]:
-    if PROGRAM is None:
-        pytest.skip("mosquitto is not installed")
-    running: list[Mosquitto] = []
-
-    def start(config: Path, port: int) -> Mosquitto:
-        running.append(Mosquitto(config, port))
-        return running[-1]
-
-    yield start
-    for each in running:
-        each.stop()
-
-
-@pytest.fixture
-def lan(tmp_path: Path, mosquitto: Callable[[Path, int], Mosquitto]) -> Broker:
+def lan(tmp_path: Path, brokers: Callable[[Path, int], Mosquitto]) -> Broker:
     state = tmp_path / "state"
     state.mkdir()
     port = free_port()
-    set_up(tmp_path / "b", ["localhost"], port, None, state, False)
+    BrokerFolder(tmp_path / "b").set_up(["localhost"], port, None, state, False)
     stay_this_user(tmp_path / "b/mosquitto.conf")
-    mosquitto(tmp_path / "b/mosquitto.conf", port)
+    brokers(tmp_path / "b/mosquitto.conf", port)
     secret, ca = tmp_path / "b/passwords/fetcher", tmp_path / "b/ca.crt"
     return Broker(host="localhost", port=port, username="fetcher", password_file=secret, ca_file=ca)
 
@@ -61,10 +46,10 @@ def test_everything_right_is_all_ok(lan: Broker) -> None:
     assert states(broker.part(lan)) == dict.fromkeys(("DNS", "TCP", "TLS", "MQTT", "permissions", "round trip"), "ok")
 
 
-def test_an_open_local_broker_is_all_ok(tmp_path: Path, mosquitto: Callable[[Path, int], Mosquitto]) -> None:
+def test_an_open_local_broker_is_all_ok(tmp_path: Path, brokers: Callable[[Path, int], Mosquitto]) -> None:
     port = free_port()
     (tmp_path / "m.conf").write_text(local_config(port, tmp_path))
-    mosquitto(tmp_path / "m.conf", port)
+    brokers(tmp_path / "m.conf", port)
     assert set(states(broker.part(Broker(port=port))).values()) == {"ok"}
 
 
@@ -82,18 +67,18 @@ def test_a_closed_port_stops_at_tcp_and_the_rest_is_not_tried() -> None:
 
 
 def test_a_foreign_certificate_a_wrong_name_and_no_tls_stop_at_tls(
-    lan: Broker, tmp_path: Path, mosquitto: Callable[[Path, int], Mosquitto]
+    lan: Broker, tmp_path: Path, brokers: Callable[[Path, int], Mosquitto]
 ) -> None:
-    set_up(tmp_path / "other", ["localhost"], 1, None, tmp_path, False)
+    BrokerFolder(tmp_path / "other").set_up(["localhost"], 1, None, tmp_path, False)
     found = stop_of(broker.part(lan.model_copy(update={"ca_file": tmp_path / "other/ca.crt"})))
     assert (found.stage, "copy the broker's ca.crt" in found.remedy) == ("TLS", True)
     found = stop_of(broker.part(lan.model_copy(update={"host": "127.0.0.1"})))
-    assert found.stage == "TLS"
+    assert (found.stage, "wrong name" in found.text, "broker.host" in found.remedy) == ("TLS", True, True)
     port = free_port()
     (tmp_path / "plain.conf").write_text(local_config(port, tmp_path))
-    mosquitto(tmp_path / "plain.conf", port)
+    brokers(tmp_path / "plain.conf", port)
     found = stop_of(broker.part(lan.model_copy(update={"port": port})))
-    assert (found.stage, "no TLS" in found.text) == ("TLS", True)
+    assert (found.stage, "does not speak TLS there" in found.text) == ("TLS", True)
 
 
 def test_a_wrong_password_stops_at_mqtt_and_is_not_told(lan: Broker, tmp_path: Path) -> None:
@@ -116,7 +101,7 @@ def test_a_server_that_says_nothing_stops_at_mqtt() -> None:
 
 
 def test_a_stream_that_is_a_web_page_stops_at_its_stage(tmp_path: Path) -> None:
-    from services.origin.serve import Origin
+    from services.origin.server import Origin
 
     (tmp_path / "page.m3u8").write_text("<html>hello</html>")
     with Origin(tmp_path) as origin:
@@ -127,8 +112,8 @@ def test_a_stream_that_is_a_web_page_stops_at_its_stage(tmp_path: Path) -> None:
 
 
 def test_a_real_stream_is_heard(tmp_path: Path) -> None:
-    from services.origin.package import Packaging, package_file
-    from services.origin.serve import Origin
+    from services.origin.packager import Packaging, package_file
+    from services.origin.server import Origin
     from tests.origin.conftest import write_flac
 
     package_file(write_flac(tmp_path / "tone.flac", 5), tmp_path, "tone", Packaging(2.0))
@@ -194,30 +179,30 @@ def test_threads_of_the_doctor_end(lan: Broker) -> None:
 
 
 def test_a_user_who_may_write_but_not_read_stops_at_the_round_trip(
-    tmp_path: Path, mosquitto: Callable[[Path, int], Mosquitto]
+    tmp_path: Path, brokers: Callable[[Path, int], Mosquitto]
 ) -> None:
     port = free_port()
     (tmp_path / "acl").write_text("topic write genre/doctor/anonymous\n")
     (tmp_path / "m.conf").write_text(f"{local_config(port, tmp_path)}acl_file {tmp_path / 'acl'}\n")
     stay_this_user(tmp_path / "m.conf")
-    mosquitto(tmp_path / "m.conf", port)
+    brokers(tmp_path / "m.conf", port)
     found = stop_of(broker.part(Broker(port=port)))
     assert (found.stage, "did not come back" in found.text) == ("round trip", True)
 
 
 def test_a_broker_that_takes_small_packets_only_stops_at_mqtt(
-    tmp_path: Path, mosquitto: Callable[[Path, int], Mosquitto]
+    tmp_path: Path, brokers: Callable[[Path, int], Mosquitto]
 ) -> None:
     port = free_port()
     text = local_config(port, tmp_path).replace("max_packet_size 2000000", "max_packet_size 100000")
     (tmp_path / "m.conf").write_text(text)
-    mosquitto(tmp_path / "m.conf", port)
+    brokers(tmp_path / "m.conf", port)
     found = stop_of(broker.part(Broker(port=port)))
     assert (found.stage, "max_packet_size 2000000" in found.remedy) == ("MQTT", True)
 
 
 def test_segments_that_are_no_audio_stop_at_the_stream_and_say_why(tmp_path: Path) -> None:
-    from services.origin.serve import Origin
+    from services.origin.server import Origin
 
     names = [f"{number}.ts" for number in range(4)]
     listed = "".join(f"#EXTINF:2,\n{name}\n" for name in names)
@@ -240,12 +225,14 @@ def test_a_triton_that_is_not_there_stops_at_triton_and_one_that_is_none_at_the_
 
 
 def test_a_damaged_model_stops_at_card_and_files(tmp_path: Path) -> None:
-    shutil.copytree(Path("models/musicnn"), tmp_path / "musicnn", ignore=shutil.ignore_patterns("__pycache__"))
-    with (tmp_path / "musicnn/1/model.onnx").open("r+b") as file:
+    shutil.copytree(
+        Path("models/genre-sounds"), tmp_path / "genre-sounds", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    with (tmp_path / "genre-sounds/1/model.onnx").open("r+b") as file:
         file.seek(1000)
         file.write(b"damaged")
     found = stop_of(engine.part(Inference(backend="onnx", models_dir=tmp_path)))
-    assert (found.stage, "musicnn" in found.text) == ("card and files", True)
+    assert (found.stage, "genre-sounds" in found.text) == ("card and files", True)
 
 
 def test_a_model_that_is_right_answers_with_its_shape() -> None:

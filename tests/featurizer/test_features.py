@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import librosa
 import numpy as np
@@ -13,34 +14,42 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
+from services.contract.recipe import Recipe, View, load_recipe, recipe_ids
+from services.contract.windows import cut
 from services.featurizer import filters
-from services.featurizer.features import Featurizer
-from services.featurizer.recipe import Recipe, load_recipe, recipe_ids
-from services.featurizer.windows import cut
+from services.featurizer.features import Featurizer, Views
 from tests.shared_data import shared
 
+TWO_VIEWS = "mel96-mel64"
 MAX_DB = 1e-3
 """Promised on real audio; the largest difference over 730 windows of 421 real clips is 7.0e-4 dB."""
 MAX_DB_SYNTHETIC = 5e-3
 """Bands 80 dB below a pure sweep show the rounding of float32; librosa's transform works in float64 inside."""
 
 
-def oracle(recipe: Recipe, window: NDArray[np.int16]) -> NDArray[np.float32]:
-    """What a person would write with librosa."""
-    y = window.astype(np.float32) / 32_768
-    if recipe.sample_rate != 22_050:
-        y = librosa.resample(y, orig_sr=22_050, target_sr=recipe.sample_rate, res_type="soxr_hq")
-    if recipe.kind == "chroma":
-        chroma = librosa.feature.chroma_stft(
-            y=y, sr=recipe.sample_rate, n_fft=recipe.n_fft, hop_length=recipe.hop_length, tuning=0.0
-        )
-        return chroma[:, : recipe.frames].T
-    power = librosa.feature.melspectrogram(
-        y=y, sr=recipe.sample_rate, n_fft=recipe.n_fft, hop_length=recipe.hop_length, n_mels=recipe.bands
-    )[:, : recipe.frames].T
-    if recipe.scaling == "power_to_db_max":
-        return librosa.power_to_db(power, ref=np.max)
-    return np.log10(1 + 10_000 * power)
+def oracle(recipe: Recipe, window: NDArray[np.int16]) -> Views:
+    """What a person would write with librosa, by view."""
+    y = window.astype(np.float64) / 32_768
+    if recipe.level_dbfs is not None and y.std():
+        y *= min(10 ** (recipe.level_dbfs / 20) / y.std(), 1_000)
+    y = y.astype(np.float32)
+    rate = recipe.sample_rate
+    if rate != 22_050:
+        y = librosa.resample(y, orig_sr=22_050, target_sr=rate, res_type="soxr_hq")
+    return {view.name: _oracle(view, rate, y) for view in recipe.views}
+
+
+def _oracle(view: View, rate: int, y: NDArray[np.float32]) -> NDArray[np.float32]:
+    if view.kind == "chroma":
+        chroma = librosa.feature.chroma_stft(y=y, sr=rate, n_fft=view.n_fft, hop_length=view.hop_length, tuning=0.0)
+        return chroma[:, : view.frames].T
+    bands = librosa.feature.melspectrogram(
+        y=y, sr=rate, n_fft=view.n_fft, hop_length=view.hop_length, win_length=view.win_length, power=view.power,
+        n_mels=view.bands, fmin=view.fmin, fmax=view.fmax, htk=view.htk, norm=view.norm,
+    )[:, : view.frames].T  # fmt: skip
+    if view.scaling == "power_to_db_max":
+        return librosa.power_to_db(bands, ref=np.max)
+    return np.log(bands + 0.001) if view.scaling == "log_0.001" else np.log10(1 + 10_000 * bands)
 
 
 def synthetic() -> NDArray[np.int16]:
@@ -70,26 +79,51 @@ def real(clips: int = 20) -> NDArray[np.int16]:
 @pytest.mark.parametrize(("source", "limit_db"), [(real, MAX_DB), (synthetic, MAX_DB_SYNTHETIC)])
 def test_features_equal_librosas(recipe_id: str, source: Callable[[], NDArray[np.int16]], limit_db: float) -> None:
     recipe, windows = load_recipe(recipe_id), source()
-    got = Featurizer(recipe).features(windows)
-    want = np.stack([oracle(recipe, window) for window in windows])
-    assert np.abs(got - want).max() <= (limit_db if recipe.scaling.startswith("power_to_db") else 1e-4)
+    limits = {"power_to_db_max": limit_db, "log_0.001": 2e-3}  # ln(x + 0.001) magnifies the rounding of tiny x
+    for window, *got in zip(windows, *Featurizer(recipe).views(windows).values(), strict=True):
+        want = oracle(recipe, window)
+        for view, tensor in zip(recipe.views, got, strict=True):
+            assert np.abs(tensor - want[view.name]).max() <= limits.get(view.scaling, 1e-4), view.name
+
+
+def test_the_level_of_a_window_says_nothing_where_the_recipe_sets_it() -> None:
+    window, featurizer = synthetic()[-2:].astype(np.float32) / 32_768, Featurizer(load_recipe(TWO_VIEWS))
+    expected = featurizer.views(window)
+    for gain_db in (-40, -20, 20):
+        for name, view in featurizer.views(window * 10 ** (gain_db / 20)).items():
+            assert np.abs(view - expected[name]).max() <= 1e-3
+
+
+def test_what_is_nearly_silent_is_not_blown_up_without_bound() -> None:
+    quiet, featurizer = np.full((1, 66_000), 1e-9, np.float32), Featurizer(load_recipe(TWO_VIEWS))
+    quiet[0, ::2] = -1e-9
+    for view in featurizer.views(quiet).values():
+        assert np.isfinite(view).all() and view.max() <= 0.01
+
+
+def test_the_one_tensor_of_a_recipe_with_several_views_does_not_exist() -> None:
+    with pytest.raises(ValueError, match=f"recipe {TWO_VIEWS} has 2 views, not one"):
+        Featurizer(load_recipe(TWO_VIEWS)).features(synthetic())
 
 
 @pytest.mark.parametrize("recipe_id", recipe_ids())
 def test_a_windows_tensor_is_the_same_to_the_bit_in_any_batch(recipe_id: str) -> None:
     windows, featurizer = synthetic(), Featurizer(load_recipe(recipe_id))
-    whole = featurizer.features(windows)
-    alone = np.concatenate([featurizer.features(window[None]) for window in windows])
-    backwards = featurizer.features(windows[::-1])[::-1]
-    fresh = Featurizer(load_recipe(recipe_id)).features(windows)
-    for other in (alone, backwards, fresh):
-        assert whole.tobytes() == np.ascontiguousarray(other).tobytes()
+    whole = featurizer.views(windows)
+    alone = [featurizer.views(window[None]) for window in windows]
+    backwards = featurizer.views(windows[::-1])
+    fresh = Featurizer(load_recipe(recipe_id)).views(windows)
+    for name, view in whole.items():
+        for other in (np.concatenate([each[name] for each in alone]), backwards[name][::-1], fresh[name]):
+            assert view.tobytes() == np.ascontiguousarray(other).tobytes()
 
 
 @pytest.mark.parametrize("recipe_id", recipe_ids())
 def test_int16_and_float_samples_give_the_same_tensor(recipe_id: str) -> None:
     windows, featurizer = synthetic(), Featurizer(load_recipe(recipe_id))
-    assert np.array_equal(featurizer.features(windows), featurizer.features(windows / 32_768))
+    as_float = featurizer.views(windows / 32_768)
+    for name, view in featurizer.views(windows).items():
+        assert np.array_equal(view, as_float[name])
 
 
 def test_the_papers_shape_is_129_frames_of_128_bands() -> None:
@@ -104,7 +138,8 @@ def test_level_does_not_change_the_papers_features() -> None:
 @pytest.mark.parametrize("recipe_id", recipe_ids())
 def test_silence_gives_finite_numbers(recipe_id: str) -> None:
     silence = np.zeros((1, 66_000), np.int16)
-    assert np.isfinite(Featurizer(load_recipe(recipe_id)).features(silence)).all()
+    for view in Featurizer(load_recipe(recipe_id)).views(silence).values():
+        assert np.isfinite(view).all()
 
 
 def test_no_windows_give_an_empty_tensor() -> None:
@@ -135,10 +170,13 @@ def test_what_is_not_a_window_is_refused(windows: NDArray[np.generic], said: str
         (8_000, 256, 80, 0, 4_000),
     ],
 )
+@pytest.mark.parametrize(("htk", "norm"), [(False, "slaney"), (True, "slaney"), (True, None), (False, None)])
 @pytest.mark.filterwarnings("ignore:Empty filters")
-def test_mel_bank_equals_librosas(sample_rate: int, n_fft: int, n_mels: int, fmin: float, fmax: float) -> None:
-    want = librosa.filters.mel(sr=sample_rate, n_fft=n_fft, n_mels=n_mels, fmin=fmin, fmax=fmax)
-    got = filters.mel(sample_rate, n_fft, n_mels, fmin, fmax)
+def test_mel_bank_equals_librosas(
+    sample_rate: int, n_fft: int, n_mels: int, fmin: float, fmax: float, htk: bool, norm: Literal["slaney"] | None
+) -> None:
+    want = librosa.filters.mel(sr=sample_rate, n_fft=n_fft, n_mels=n_mels, fmin=fmin, fmax=fmax, htk=htk, norm=norm)
+    got = filters.mel(sample_rate, n_fft, n_mels, fmin, fmax, htk=htk, norm=norm)
     assert np.abs(got.T - want).max() <= 3e-7 * want.max()
     spectrum = np.random.default_rng(1).random((5, 1 + n_fft // 2), np.float32)
     out = np.empty((5, n_mels), np.float32)
@@ -154,7 +192,7 @@ def test_chroma_bank_equals_librosas() -> None:
 
 def test_importing_the_featurizer_stays_light() -> None:
     code = (
-        "import sys, services.featurizer.features, services.featurizer.windows; "
+        "import sys, services.featurizer.features; "
         "print([m for m in ('librosa', 'scipy.signal', 'scipy.sparse', 'tensorflow', 'paho') if m in sys.modules])"
     )
     root = Path(__file__).resolve().parents[2]

@@ -21,9 +21,21 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from services.fetcher.heard import Audio, Bookmark, Ended, EpochEnded, EpochStarted, Gap, Heard, Report, Track
-from services.fetcher.listener import Listener
-from services.settings import Hls, Retry, Stream
+from services.fetcher.events import (
+    Audio,
+    Ended,
+    EpochEnded,
+    EpochStarted,
+    Gap,
+    Report,
+    ResumePoint,
+    Start,
+    StreamEvent,
+    Track,
+)
+from services.fetcher.source import StreamSource
+from services.fetcher.timeline.assembler import NativeSink
+from services.settings.schema import Hls, Retry, Stream
 
 FAST = Retry(attempts=3, first_wait_s=0.01, longest_wait_s=0.05)
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg, the oracle, which is not here")
@@ -57,7 +69,7 @@ def media_playlist(
 class Listened:
     """What was heard of a stream, sorted by kind."""
 
-    items: list[Heard] = field(default_factory=list)
+    items: list[StreamEvent] = field(default_factory=list)
 
     def of(self, kind: type[Any]) -> list[Any]:
         return [item for item in self.items if isinstance(item, kind)]
@@ -102,8 +114,8 @@ class Listened:
             elif isinstance(item, Audio):
                 assert running is not None and item.epoch == running.epoch
                 assert item.first_sample == position and len(item.pcm) and item.pcm.dtype == np.int16
-                assert item.bookmark.epoch == item.epoch and item.bookmark.first_sample == item.first_sample
-                assert item.bookmark.epoch_first_sample == running.first_sample
+                assert item.resume_point.epoch == item.epoch and item.resume_point.first_sample == item.first_sample
+                assert item.resume_point.epoch_first_sample == running.first_sample
                 position += len(item.pcm)
             elif isinstance(item, EpochEnded):
                 assert running is not None and (item.epoch, item.end_sample) == (running.epoch, position)
@@ -115,13 +127,19 @@ class Listened:
                 assert running is None and item.end_sample == position
 
 
-def listener(url: str, stop: threading.Event | None = None, resume: Bookmark | None = None, **changes: Any) -> Listener:
-    """Make a Listener with quick settings."""
+def listener(
+    url: str,
+    stop: threading.Event | None = None,
+    resume: ResumePoint | None = None,
+    native: NativeSink | None = None,
+    **changes: Any,
+) -> StreamSource:
+    """Make a StreamSource with quick settings."""
     stream = Stream(name="test", url=url, **{k: changes.pop(k) for k in ("prefer", "headers_file") if k in changes})
-    return Listener(stream, hls(**changes), stop or threading.Event(), resume)
+    return StreamSource(stream, hls(**changes), stop or threading.Event(), Start(resume), native)
 
 
-def listen(url: str, most: int | None = None, resume: Bookmark | None = None, **changes: Any) -> Listened:
+def listen(url: str, most: int | None = None, resume: ResumePoint | None = None, **changes: Any) -> Listened:
     """Listen to the end (or to so many items), and check the ledger."""
     heard = Listened()
     one = listener(url, None, resume, **changes)

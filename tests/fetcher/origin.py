@@ -190,7 +190,7 @@ class ScriptedOrigin:
                 handler.wfile.write(body)
 
 
-def wait_for(condition: Callable[[], Any], within_s: float = 10.0, what: str = "the condition") -> Any:
+def wait_for(condition: Callable[[], Any], within_s: float = 30.0, what: str = "the condition") -> Any:
     """Wait until a condition holds and return its value.
 
     Raises:
@@ -205,10 +205,16 @@ def wait_for(condition: Callable[[], Any], within_s: float = 10.0, what: str = "
         time.sleep(0.01)
 
 
+BUSY = 4
+
+
 @contextlib.contextmanager
 def expect_within(seconds: float) -> Iterator[None]:
-    """Fail where the block takes longer than this."""
+    """Fail where the block takes longer than this, and what other tests on the same machine may add.
+
+    It tells what ends by itself from what would wait for a timeout; benchmarks measure.
+    """
     began = time.monotonic()
     yield
     took = time.monotonic() - began
-    assert took < seconds, f"took {took:.2f} s, at most {seconds:g} s were promised"
+    assert took < BUSY * seconds, f"took {took:.2f} s, at most {seconds:g} s were promised"

@@ -18,12 +18,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.rigs.network import why_not
+from services.settings import schema
 from tests.chaos import streams
-from tests.hosts.network import why_not
 from tests.hosts.site import HUB, Shape, Site
 
 SETTLE_S = 400.0
-MUSICNN = Path(__file__).resolve().parents[2] / "models"
+CUT_LASTS_S, UPGRADE_LASTS_S = 60.0, 120.0
+"""How long the load lasts under which hosts are cut off, and services replaced."""
+LEAST_S = 5.0
+"""Of results, for a rate to mean anything."""
+MODELS = Path(__file__).resolve().parents[2] / "models"
 
 
 @dataclass
@@ -54,26 +59,55 @@ class Undisturbed:
     ledgers: dict[str, dict[str, Any]]
 
 
+def under_load(
+    name: str, shape: Shape, reference: Undisturbed, disturb: Callable[[Site], dict[str, Any]], lasts_s: float
+) -> Outcome:
+    """Run a site disturbed, at a pace at which its load lasts longer than the disturbance.
+
+    How fast a machine and its models are is not known beforehand, and a disturbance after the end would prove nothing.
+    So the fetcher gets as few credits as make so many chunks last so long: each is free once its ack is confirmed.
+    """
+    fetcher = schema.Fetcher()
+    chunks = len(reference.results) / fetcher.windows_per_chunk
+    shape.fetcher = {"credits": max(1, int(chunks * fetcher.confirm_s / lasts_s))}
+    return run(name, shape, reference, disturb)[0]
+
+
 def run(
-    name: str, shape: Shape, reference: Undisturbed | None, disturb: Callable[[Site], dict[str, Any]] | None = None
+    name: str,
+    shape: Shape,
+    reference: Undisturbed | None,
+    disturb: Callable[[Site], dict[str, Any]] | None = None,
+    least_s: float = 0.0,
 ) -> tuple[Outcome, Undisturbed]:
-    """Run a site until its streams are over, disturbed or not, and compare."""
+    """Run a site until its streams are over, disturbed or not, and compare.
+
+    Args:
+        least_s: results must come for so long, or the run says nothing of how fast they come.
+    """
     outcome = Outcome(name, shape.inferences)
     with Site(shape) as site:
         if disturb is not None:
             outcome.during = disturb(site)
             outcome.during["load lasted"] = not site.ended
+            if site.ended:
+                outcome.problems.append("the load ended before the disturbance did: nothing was proved")
         site.wait_ended(SETTLE_S)
         outcome.limited = site.limited
         recorder = site.recorder
         outcome.results, outcome.duplicates = len(recorder.results), recorder.duplicates
         at = sorted(site.results_at)
         first, last = int(0.05 * len(at)), int(0.95 * len(at)) - 1
-        outcome.windows_per_s = round((last - first) / max(1e-9, at[last] - at[first]), 1)
-        ledgers = {stream: ledger.model_dump() for stream, ledger in recorder.ledgers.items()}
+        lasted_s = at[last] - at[first] if len(at) > 1 else 0.0
+        outcome.windows_per_s = round((last - first) / max(1e-9, lasted_s), 1)
+        if lasted_s < least_s:
+            outcome.problems.append(f"results came for {lasted_s:.1f} s only: too short for a rate")
+        ledgers = {stream: ledger.model_dump(exclude={"timeline_id"}) for stream, ledger in recorder.ledgers.items()}
         found = Undisturbed(dict(recorder.results), ledgers)
         if recorder.dead or recorder.strange or recorder.differing:
             outcome.problems.append(f"{recorder.dead[:1]} {recorder.strange[:1]} {recorder.differing[:1]}")
+    if set(found.ledgers) != set(shape.playlists):
+        outcome.problems.append(f"ledgers of {sorted(found.ledgers)} only")
     for stream, ledger in found.ledgers.items():
         if not ledger["timeline"] == ledger["classified"] > 0 or ledger["lost"] or ledger["gap"]:
             outcome.problems.append(f"not everything of {stream} is classified: {ledger}")
@@ -140,30 +174,43 @@ def main() -> int:
         print(f"test-hosts: {reason}")
         return 1
     folder = Path(tempfile.mkdtemp(prefix="genre-hosts-"))
-    playlists = streams.package(streams.default_music(folder, 6), folder / "hls", given.loops, 6)
+    music = streams.default_music(folder, 6)
 
-    def shape(name: str, inferences: int, featurizers: int = 1, cores: float = given.cores) -> Shape:
+    def shape(
+        name: str, loops: int, inferences: int = given.most, featurizers: int = 2, cores: float = given.cores
+    ) -> Shape:
+        hls = folder / f"hls-{loops}"
+        playlists = streams.package(music, hls, loops, 6)
         return Shape(
-            folder / name, folder / "hls", playlists, MUSICNN, "musicnn", featurizers, inferences,
+            folder / name, hls, playlists, MODELS, schema.Inference().model, featurizers, inferences,
             {"inference": cores, "featurizer": 0.5, HUB: 0.5},
         )  # fmt: skip
 
-    undisturbed, reference = run("undisturbed", shape("undisturbed", 2, cores=0.6), None)
-    outcomes = [undisturbed]
-    _say(undisturbed)
-    plan: list[tuple[str, Shape, Callable[[Site], dict[str, Any]] | None]] = [
-        (f"throughput, {count} inference hosts, run {repeat + 1}", shape(f"t{count}-{repeat}", count), None)
-        for repeat in range(given.repeats)
-        for count in range(1, given.most + 1)
-    ]
-    plan.append(("hosts cut off and back", shape("cut", given.most, 2), cut_off(given.seed, 12.0)))
-    plan.append(("rolling upgrade under load", shape("upgrade", given.most, 2), rolling_upgrade))
-    for name, each, disturb in (one for one in plan if given.only in one[0]):
-        outcome, _ = run(name, each, reference, disturb)
-        if disturb is None and not outcome.limited:
-            outcome.problems.append("no control groups here: the hosts' CPU was not limited")
+    outcomes: list[Outcome] = []
+
+    def say(outcome: Outcome) -> None:
         outcomes.append(outcome)
         _say(outcome)
+
+    undisturbed, reference = run("undisturbed", shape("undisturbed", given.loops, 2, 1, 0.6), None)
+    say(undisturbed)
+    for repeat in range(given.repeats):
+        for count in range(1, given.most + 1):
+            name = f"throughput, {count} inference hosts, run {repeat + 1}"
+            if given.only in name:
+                each = shape(f"t{count}-{repeat}", given.loops, count, 1)
+                outcome, _ = run(name, each, reference, least_s=LEAST_S)
+                if not outcome.limited:
+                    outcome.problems.append("no control groups here: the hosts' CPU was not limited")
+                say(outcome)
+    for name, disturb, lasts_s in (
+        ("hosts cut off and back", cut_off(given.seed, 12.0), CUT_LASTS_S),
+        ("rolling upgrade under load", rolling_upgrade, UPGRADE_LASTS_S),
+    ):
+        if given.only in name:
+            say(under_load(name, shape(name.split()[0], given.loops), reference, disturb, lasts_s))
+    if len(outcomes) == 1:
+        undisturbed.problems.append(f"--only {given.only!r} names no run")
     given.report.write_text(json.dumps({"seed": given.seed, "runs": [asdict(each) for each in outcomes]}, indent=1))
     failed = [each.name for each in outcomes if each.problems]
     print(f"{len(outcomes)} runs, {len(failed)} failed; report: {given.report}")

@@ -10,7 +10,6 @@ import getpass
 import json
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,14 +18,18 @@ from typing import Any
 
 from click.testing import CliRunner
 
-from services.broker_command import broker
-from services.bus import Bus, Delivery
-from services.contract import Status, Topics, parse
-from services.settings import Broker
-from services.supervisor.processes import Child, Household
+from benchmarks.rigs.network import Network
+from broker.command import broker
+from services.contract.messages import Status, parse
+from services.contract.topics import Topics
+from services.mqtt.client import MqttClient
+from services.mqtt.subscriptions import Delivery
+from services.settings.schema import Broker
+from services.supervisor import children
+from services.supervisor.children import Plan
+from services.supervisor.processes import Child, ProcessGroup
 from tests.broker.mosquitto import PROGRAM, wait_for
 from tests.chaos.recorder import Recorder
-from tests.hosts.network import Network
 
 ROOT = Path(__file__).resolve().parents[2]
 PORT, ORIGIN_PORT = 8883, 8000
@@ -41,6 +44,7 @@ class Shape:
     Attributes:
         playlists: paths at the origin by stream name.
         cores: CPU of each host whose name begins so, e.g. {"inference": 0.3}; others are not limited.
+        fetcher: settings of its section, besides those of every site.
     """
 
     folder: Path
@@ -51,6 +55,7 @@ class Shape:
     featurizers: int = 1
     inferences: int = 2
     cores: dict[str, float] = field(default_factory=dict)
+    fetcher: dict[str, float] = field(default_factory=dict)
 
     def hosts(self) -> list[str]:
         """Names of the hosts besides the hub; each runs one service of its name."""
@@ -69,7 +74,8 @@ class Site:
         self.children: dict[str, Child] = {}
         self.online: dict[str, str] = {}
         self.limited = True
-        self._household = Household()
+        self._plan = Plan(shape.folder, {"origin": ORIGIN_PORT})
+        self._children = ProcessGroup()
         self._broker_folder = shape.folder / "broker"
         self.results_at: list[float] = []
 
@@ -87,18 +93,17 @@ class Site:
 
     def close(self) -> None:
         """End every process and take the hosts away."""
-        for bus in (getattr(self, "_watcher", None), getattr(getattr(self, "recorder", None), "bus", None)):
-            if bus is not None:
-                bus.stop()
-        self._household.end()
+        for mqtt in (getattr(self, "_watcher", None), getattr(getattr(self, "recorder", None), "mqtt", None)):
+            if mqtt is not None:
+                mqtt.stop()
+        self._children.end()
         self.network.__exit__(None, None, None)
 
     # --- start ------------------------------------------------------------------------------------------------------
 
     def _start(self) -> None:
         shape, hub = self.shape, self.network.addresses[HUB]
-        for name in ("logs", "state", "broker-state"):
-            (shape.folder / name).mkdir(parents=True, exist_ok=True)
+        (shape.folder / "broker-state").mkdir(parents=True, exist_ok=True)
         where = ["--folder", str(self._broker_folder)]
         state = ["--state", str(shape.folder / "broker-state")]
         for words in (["init", *where, "--host", hub, *state], ["user", "keeper", "--role", "keeper", *where]):
@@ -107,12 +112,11 @@ class Site:
         config = self._broker_folder / "mosquitto.conf"
         config.write_text(f"user {getpass.getuser()}\n{config.read_text()}")
         assert PROGRAM is not None
-        self._add(HUB, "broker", [PROGRAM, "-c", str(config)])
-        origin = [sys.executable, "-m", "services.origin.serve", str(shape.hls), "--port", str(ORIGIN_PORT)]
-        self._add(HUB, "origin", origin)
-        self.recorder = Recorder(self.broker("keeper"))
+        self._add(HUB, Child("broker", [PROGRAM, "-c", str(config)], self._plan.log("broker"), os.environ))
+        self._add(HUB, children.origin(self._plan, shape.hls))
+        self.recorder = Recorder(self.broker("keeper"), writes=False)
         self.recorder.start()
-        self._watcher = Bus(self.broker("keeper"), "watcher", receive_maximum=500)
+        self._watcher = MqttClient(self.broker("keeper"), "watcher", receive_maximum=500)
         self._watcher.subscribe(Topics().status("+", "+"), self._status)
         self._watcher.subscribe(Topics().results, self._result)
         self._watcher.start()
@@ -142,12 +146,11 @@ class Site:
         streams = [{"name": s, "url": f"http://127.0.0.1:{ORIGIN_PORT}/{path}"} for s, path in shape.playlists.items()]
         values: dict[str, Any] = {
             "broker": self.broker(service).model_dump(mode="json"),
-            "fetcher": {"ack_timeout_s": 1.0, "cursor_interval_s": 0.5},
+            "fetcher": {"ack_timeout_s": 1.0, "cursor_interval_s": 0.5, **shape.fetcher},
             "inference": {
                 "model": shape.model,
                 "models_dir": str(shape.models_dir),
                 "backend": "onnx",
-                "wait_for_reader": True,
             },
             "paths": {"state_dir": str(shape.folder / "state")},
             "streams": streams if service == "fetcher" else [],
@@ -160,21 +163,17 @@ class Site:
         """Start a service on its host: one of its name, or the hub for the fetcher."""
         service, instance = name.rsplit("-", 1)
         host = name if name in self.network.addresses else HUB
-        config = str(self._configuration(name))
         self.online.pop(name, None)
-        argv = [sys.executable, "-m", "services.cli", service, "--config", config, "--instance", instance]
-        self._add(host, name, argv)
+        self._add(host, children.service(self._plan, service, self._configuration(name), instance))
 
-    def _add(self, host: str, name: str, argv: list[str]) -> None:
+    def _add(self, host: str, child: Child) -> None:
         cores = next((cores for begin, cores in self.shape.cores.items() if host.startswith(begin)), None)
         group = self.network.limit(host, cores) if cores is not None else None
         self.limited = self.limited and (cores is None or group is not None)
-        env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        child = Child(
-            name, [*self.network.prefix(host, group), *argv], self.shape.folder / "logs" / f"{name}.log", env,
-            stop_s=30.0,
-        )  # fmt: skip
-        self.children[name] = self._household.add(child)
+        child.argv = [*self.network.prefix(host, group), *child.argv]
+        child.env = {**(child.env or os.environ), "PYTHONPATH": str(ROOT)}
+        child.stop_s, child.watchdog_s = 30.0, None
+        self.children[child.name] = self._children.add(child)
 
     # --- while it runs ----------------------------------------------------------------------------------------------
 

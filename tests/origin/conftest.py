@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from services.origin.package import Packaging, package_folder
+from services.origin.packager import Packaging, package_folder
 
 RATE = 44_100
 

@@ -22,8 +22,10 @@ from typing import Any
 import psutil
 import pytest
 
-from services.contract import WINDOW, Ledger, Result
+from services.contract.messages import Ledger, Result
+from services.contract.windows import WINDOW
 from services.errors import GenreError
+from services.origin.packager import Packaging, package_folder
 from services.supervisor import triton_server
 from tests.broker.mosquitto import PROGRAM, free_port, wait_for
 from tests.chaos.streams import write_music
@@ -149,11 +151,14 @@ def assert_exact(finished: Finished, stream: str, model: str = "tiny") -> None:
     assert finished.ledger is not None
     ledger = finished.ledger[stream]
     samples = ledger["timeline"]
+    assert ledger["causes"] == {}
     firsts = list(range(0, max(1, samples - WINDOW + 1), HOP))
     if samples > WINDOW and firsts[-1] != samples - WINDOW:
         firsts.append(samples - WINDOW)
-    assert sorted(finished.ids(stream)) == sorted(f"{stream}/0/{first}/{model}" for first in firsts)
+    timeline = f"{stream}/{ledger['timeline_id']}"
+    assert sorted(finished.ids(stream)) == sorted(f"{timeline}/0/{first}/{model}" for first in firsts)
     assert ledger == {
+        "timeline_id": ledger["timeline_id"],
         "timeline": samples,
         "classified": samples,
         "gap": 0,
@@ -218,7 +223,8 @@ def test_triton_gives_the_same_results_as_onnx(start: Start, music: Path, on_onn
     assert on_triton.code == 0, on_triton.stderr
     assert_exact(on_triton, "long")
     answers = [
-        {result["id"]: (result["genre"], result["scores"]) for result in finished.results}
+        # Each run is a timeline of its own, whose name is in the ids.
+        {(r["stream"], *r["id"].rsplit("/", 3)[1:]): (r["genre"], r["scores"]) for r in finished.results}
         for finished in (on_triton, on_onnx)
     ]
     assert answers[0] == answers[1]
@@ -227,9 +233,9 @@ def test_triton_gives_the_same_results_as_onnx(start: Start, music: Path, on_onn
 def test_kill_9_of_every_part_changes_no_result(start: Start, tmp_path: Path) -> None:
     music = write_music(tmp_path / "music", {"a": 90.0, "b": 60.0})
     run = start("--music", str(music), "--backend", "onnx", "--until-end", "--replicas", "inference=2")
-    for words in (("featurizer",), ("mosquitto",), ("inference", "--instance 2"), ("fetcher",)):
+    for words in (("cli featurizer",), ("mosquitto",), ("cli inference", "--instance 2"), ("cli fetcher",)):
         victim = wait_for(partial(run.child, *words), f"{words} runs", 60)
-        if words == ("featurizer",):
+        if words == ("cli featurizer",):
             wait_for(lambda: (run.folder / "state" / "a.cursor.json").exists(), "the first acks", 60)
         victim.kill()
     finished = run.finish()
@@ -265,7 +271,7 @@ def test_kill_9_of_genre_up_itself_leaves_no_process(start: Start, music: Path) 
     assert len(run.left()) >= 4
     run.process.kill()
     run.process.communicate()
-    wait_for(lambda: not run.left(), f"every process is gone, but {run.left()} are there", 20)
+    wait_for(lambda: not run.left(), f"every process is gone, but {run.left()} are there")
 
 
 def one_line(finished: Finished, code: int, *words: str) -> None:
@@ -277,14 +283,59 @@ def one_line(finished: Finished, code: int, *words: str) -> None:
         assert word in last, finished.stderr
 
 
+def test_it_ends_with_all_its_children_when_who_reads_is_gone(start: Start, music: Path) -> None:
+    """As in `genre up --json | head -1`."""
+    up = start("--music", str(music), "--backend", "onnx")
+    assert up.process.stdout is not None and up.process.stderr is not None
+    assert json.loads(up.process.stdout.readline())["stream"]
+    up.process.stdout.close()
+    assert up.process.wait(60) == 1
+    assert "Traceback" not in up.process.stderr.read()
+    wait_for(lambda: not up.left(), f"every process is gone, but {up.left()} are there")
+
+
 def test_a_port_in_use_is_named_with_its_option(start: Start, music: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        one_line(start("--music", str(music), "--port", f"broker={port}").finish(30), 1, str(port), "--port broker=N")
+        one_line(start("--music", str(music), "--port", f"broker={port}").finish(100), 1, str(port), "--port broker=N")
+
+
+def test_a_second_one_in_the_same_folder_is_refused_and_edits_of_the_configuration_are_followed(
+    start: Start, music: Path
+) -> None:
+    """One run for both: the first goes on as if there had been no second, and hears a stream that is added."""
+    first = start("--music", str(music), "--backend", "onnx", "--no-dashboard")
+    written, config = first.folder / "genre.json", first.folder.parent / "genre.json"
+    wait_for(written.exists, "the first one's start", 60)
+    before = written.read_bytes()
+    argv = [
+        sys.executable,
+        "-m",
+        "services.cli",
+        "up",
+        "--stream",
+        "x=http://127.0.0.1:9/",
+        "--folder",
+        str(first.folder),
+    ]
+    second = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    words = str(first.folder), "another 'genre up' runs in it", str(first.process.pid), "another --folder"
+    one_line(Finished(second.returncode, second.stdout, second.stderr), 1, *words)
+    assert written.read_bytes() == before
+
+    def names() -> set[str]:
+        return {stream["name"] for stream in json.loads(written.read_text())["streams"]}
+
+    heard = names()
+    added = {"name": "added", "url": "http://127.0.0.1:9/added.m3u8"}
+    config.write_text(json.dumps({**json.loads(config.read_text()), "streams": [added]}))
+    wait_for(lambda: names() == {*heard, "added"}, "the added stream")
+    first.process.send_signal(signal.SIGINT)
+    assert first.finish().code == 0
 
 
 def test_a_missing_model_is_named(start: Start, music: Path, tmp_path: Path) -> None:
-    one_line(start("--music", str(music), models=tmp_path / "nothing").finish(30), 1, "tiny", "is not in")
+    one_line(start("--music", str(music), models=tmp_path / "nothing").finish(100), 1, "tiny", "is not in")
 
 
 def test_a_model_whose_recipe_was_changed_is_refused(
@@ -294,26 +345,26 @@ def test_a_model_whose_recipe_was_changed_is_refused(
     shutil.copytree(tiny_models, models)
     card = models / "tiny" / "card.json"
     card.write_text(re.sub(r'"n_fft": \d+', '"n_fft": 1024', card.read_text()))
-    one_line(start("--music", str(music), models=models).finish(30), 1, "card.json", "recipe")
+    one_line(start("--music", str(music), models=models).finish(100), 1, "card.json", "recipe")
 
 
 def test_a_folder_that_cannot_be_written_is_named(start: Start, music: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     run = start("--music", str(music), "--folder", str(tmp_path / "file" / "x"))
-    one_line(run.finish(30), 1, "--folder")
+    one_line(run.finish(100), 1, "--folder")
 
 
 def test_without_mosquitto_the_remedy_is_given(music: Path, tiny_models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from services.supervisor import household
+    from services.supervisor import children
 
-    monkeypatch.setattr(household.shutil, "which", lambda *args, **options: None)
-    plan = household.Plan(tiny_models.parent / "plan")
+    monkeypatch.setattr(children.shutil, "which", lambda *args, **options: None)
+    plan = children.Plan(tiny_models.parent / "plan")
     with pytest.raises(GenreError, match=r"Mosquitto: is not installed; .*make setup"):
-        household.broker(plan)
+        children.broker(plan)
 
 
 def test_nothing_to_listen_to_is_a_usage_error(start: Start, tmp_path: Path) -> None:
-    one_line(start().finish(30), 2, "--stream NAME=URL")
+    one_line(start().finish(100), 2, "--stream NAME=URL")
     (tmp_path / "empty").mkdir()
     assert start("--music", str(tmp_path / "empty"), "--until-end").finish(60).code in (1, 2)
 
@@ -351,3 +402,16 @@ def test_sources_that_do_not_work_are_each_named_and_the_exit_code_is_1(start: S
     for name in ("s404", "s401", "shtml", "sgarbage", "sempty", "refused"):
         assert f"stream {name}: " in finished.stderr, finished.stderr
     assert "Traceback" not in finished.stderr
+
+
+def test_a_second_run_in_the_same_folder_says_that_all_was_heard_before(
+    start: Start, music: Path, tmp_path: Path, served: Callable[[Path], str]
+) -> None:
+    package_folder(music, tmp_path / "hls", Packaging(coder="fast"))
+    options = ("--stream", f"long={served(tmp_path / 'hls')}/long.m3u8", "--backend", "onnx", "--until-end")
+    kept = ("--folder", str(tmp_path / "kept"))
+    first = start(*options, *kept).finish()
+    assert first.code == 0 and first.results
+    second = start(*options, *kept).finish()
+    assert second.code == 0 and second.results == [], second.stderr
+    assert "stream long: heard to its end before" in second.stderr and "hear-again long" in second.stderr

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from services.errors import GenreError
 from training import figures
-from training.gtzan import GENRES
+from training.data.gtzan import GENRES
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -21,8 +21,14 @@ def run(*arguments: object) -> Result:
 
 def result() -> dict[str, object]:
     counts = np.eye(10, dtype=int) * 5
-    history = [{"epoch": at, "train_accuracy": at / 4, "valid_accuracy": at / 5} for at in (1, 2, 3)]
-    told = {"title": "random", "window_accuracy": 0.5, "confusion": counts.tolist(), "history": history}
+    measures = [(at / 4, at / 5, 2 / at, 3 / at) for at in (1, 2, 3)]
+    names = ("train_accuracy", "valid_accuracy", "train_loss", "valid_loss")
+    history = [{"epoch": at, **dict(zip(names, row, strict=True))} for at, row in enumerate(measures, 1)]
+    told = {
+        "title": "random", "window_accuracy": 0.5, "window_interval": [0.4, 0.6], "n_windows": 50,
+        "clip_accuracy": 0.6, "clip_interval": [0.2, 0.9], "n_clips": 5,
+        "confusion": counts.tolist(), "clip_confusion": (counts // 5).tolist(), "history": history,
+    }  # fmt: skip
     return {"protocols": {"random": told, "artist": {**told, "title": "artist"}}}
 
 
@@ -44,10 +50,20 @@ def test_all_three_figures_are_drawn(tmp_path: Path) -> None:
         assert content.startswith(PNG) and len(content) > 20_000
 
 
+@pytest.mark.parametrize(("form", "start"), [("pdf", b"%PDF"), ("svg", b"<?xml")])
+def test_figures_for_print_are_pdf_or_svg(tmp_path: Path, form: str, start: bytes) -> None:
+    (tmp_path / "result.json").write_text(json.dumps(result()))
+    done = run("--result", tmp_path / "result.json", "--out", tmp_path / "out", "--format", form, "--dpi", 300)
+    assert done.exit_code == 0, done.exception
+    drawn = list((tmp_path / "out").iterdir())
+    assert len(drawn) == 2 and all(path.suffix == f".{form}" for path in drawn)
+    assert all(path.read_bytes().startswith(start) for path in drawn)
+
+
 def test_a_genres_first_readable_clip_is_shown(tmp_path: Path) -> None:
     folder = gtzan(tmp_path)
     (folder / "blues" / "blues.00001.wav").write_bytes(b"RIFF" * 500_000)
-    clips, _ = figures.find(folder)
+    clips = figures.read_data_set(folder).clips
     assert [(genre, name) for genre, name, _ in figures.one_clip_a_genre(clips)] == [
         (genre, f"{genre}.00000") for genre in GENRES[:3]
     ]
@@ -79,6 +95,25 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 def test_the_hertz_ticks_stand_where_librosa_puts_them() -> None:
     librosa = pytest.importorskip("librosa")
     recipe = figures.load_recipe("vgg16")
-    edges = librosa.hz_to_mel(np.array([recipe.fmin, 500, 2_000, 8_000, recipe.fmax]))
-    expected = recipe.bands * (edges[1:4] - edges[0]) / (edges[4] - edges[0])
+    edges = librosa.hz_to_mel(np.array([recipe.view.fmin, 500, 2_000, 8_000, recipe.view.fmax]))
+    expected = recipe.view.bands * (edges[1:4] - edges[0]) / (edges[4] - edges[0])
     np.testing.assert_allclose(list(figures._band_ticks(recipe)), expected, rtol=1e-6)
+
+
+def test_each_column_of_figure_2_has_its_colour_bar_and_figure_3_counts_clips_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+    monkeypatch.setattr(figures, "_save", lambda figure, path, dpi: drawn.append(figure))
+    figures.spectrograms(figures.one_clip_a_genre(figures.read_data_set(gtzan(tmp_path)).clips), tmp_path / "x.png")
+    figures.from_result(result(), tmp_path)
+    two, three, four = ([panel for panel in figure.axes if panel.axison] for figure in drawn)
+    bars = [panel for panel in two if "dB" in panel.get_xlabel() or "share" in panel.get_xlabel()]
+    assert len(bars) == 4 and bars[0].get_xlim() == (-80, 0)
+    titles = [panel.get_title(loc="left") for panel in three if panel.get_title(loc="left")]
+    assert titles[:2] == [
+        "random\n50.0 % of 50 windows (95 %: 40.0-60.0)", "random\n60.0 % of 5 clips (95 %: 20.0-90.0)",
+    ]  # fmt: skip
+    words = {text.get_text() for panel in four for text in panel.texts}
+    assert {"chance", "the paper, 97.02 %"} <= words and len(four) == 4
+    assert four[2].get_ylabel().startswith("loss") and four[0].get_ylabel().startswith("accuracy")

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from services.contract.recipe import load_recipe
 from services.errors import GenreError
-from services.inference.card import load_card, model_names
+from services.inference.card import load_card
 from training import folder
+from training.export import DEFAULT
 from training.onnx_graph import Graph
-from training.triton_config import config
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ROOT / "models"
@@ -29,15 +30,23 @@ def tiny(frames: int = 187, bands: int = 96, labels: int = 10) -> bytes:
 
 
 def values(**changes: object) -> dict[str, object]:
-    card = load_card(MODELS, "musicnn").model_dump(exclude={"files"})
-    return {**card, "name": "tiny", **changes}
+    card = load_card(MODELS, DEFAULT).model_dump(exclude={"files"})
+    recipe = load_recipe("mel96")
+    own = {"recipe": recipe, "recipe_digest": recipe.digest, "kinds": None, "sounds": None}
+    return {**card, **own, "name": "tiny", **changes}
+
+
+def test_a_package_without_models_says_where_they_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder, "models_folder", lambda **_: tmp_path)
+    with pytest.raises(GenreError, match="copy models/ of the project here, or give --networks"):
+        folder.shipped()
 
 
 def test_a_new_model_is_a_new_folder_and_needs_no_code(tmp_path: Path) -> None:
     card = folder.write(tmp_path, values(), {"1/model.onnx": (tiny(), "answers in the service", "fp32")})
     assert card.name == "tiny" and load_card(tmp_path, "tiny").files[0].bytes == len(tiny())
     names = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
-    assert names == ["tiny/1/model.onnx", "tiny/1/model.py", "tiny/card.json", "tiny/config.pbtxt"]
+    assert names == ["tiny/1/model.onnx", "tiny/card.json"]
 
 
 @pytest.mark.parametrize(
@@ -45,7 +54,7 @@ def test_a_new_model_is_a_new_folder_and_needs_no_code(tmp_path: Path) -> None:
     [
         ({}, tiny(frames=186), "its card says"),
         ({}, tiny(labels=9), "its card says"),
-        ({}, b"nonsense", "is not an ONNX model"),
+        ({}, b"nonsense", "can't load it"),
         ({"temperature": -1}, tiny(), "temperature"),
         ({"name": "../out"}, tiny(), "name"),
     ],
@@ -66,11 +75,3 @@ def test_an_unwritable_place_is_named(tmp_path: Path) -> None:
     (tmp_path / "models").write_text("a file, not a folder")
     with pytest.raises(GenreError, match="can't be written"):
         folder.write(tmp_path / "models", values(), {"1/model.onnx": (tiny(), "answers in the service", "fp32")})
-
-
-@pytest.mark.parametrize("name", model_names(MODELS))
-def test_a_shipped_folder_is_as_export_writes_it_today(name: str) -> None:
-    card = load_card(MODELS, name)
-    source = ROOT / "training" / "triton" / "model.py"
-    assert (card.folder / "1" / "model.py").read_bytes() == source.read_bytes()
-    assert (card.folder / "config.pbtxt").read_text() == config(card)

@@ -37,6 +37,10 @@ const CHECKS = {
       if (opened !== "-") {
         await page.locator(".name button").nth(Number(opened)).click();
         await page.waitForSelector(".detail .score");
+        await page.waitForSelector(".detail .rivals .strip");
+        must(/listening to \d/.test(await page.locator("#summary").textContent()), "the summary does not say what is listened to");
+        const cut = await page.evaluate(() => { const box = document.querySelector("#parts").parentElement; return box.scrollWidth - box.clientWidth; });
+        must(cut <= 0, `${view}: the table of parts is ${cut} px too wide`);
       }
       await page.locator("summary:visible").first().click();
       await page.waitForTimeout(1500);
@@ -53,6 +57,33 @@ const CHECKS = {
       await page.context().close();
     }
     return out;
+  },
+
+  // Below a path: every file and every call goes there, and the picture of a stream opens.
+  async below(browser, url) {
+    const page = await open(browser, url);
+    await page.locator(".name button").first().click();
+    await page.waitForSelector(".detail .score");
+    must(page.complaints.length === 0, page.complaints.join("; "));
+    must(page.foreign.length === 0, `asked ${page.foreign.join(", ")}`);
+    return { streams: await page.locator(".name button").allTextContents() };
+  },
+
+  // In a frame of another page of the same site.
+  async framed(browser, url) {
+    const page = await browser.newPage();
+    await page.goto(`${url}panel`);
+    const inner = page.frameLocator("iframe").locator(".name button");
+    await inner.first().waitFor();
+    return { streams: await inner.allTextContents() };
+  },
+
+  // No place left: the page says why it is empty.
+  async full(browser, url) {
+    const page = await browser.newPage();
+    await page.goto(url);
+    await page.waitForSelector("#alarms li");
+    return { said: await page.locator("#alarms").textContent() };
   },
 
   // Names, titles and events as hostile as they come stand on the page as text; no element of theirs exists.
