@@ -6,6 +6,7 @@ stated rules (docs/streams.md). Start at `PlaylistFollower.update`.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 from services.fetcher.hls.playlist import MediaPlaylist
@@ -89,6 +90,28 @@ def reload_after_s(playlist: MediaPlaylist, fresh: bool, shortest_s: float = 0.5
     if lengths and sum(lengths) < 3 * pace:
         pace = min(pace, max(lengths), sum(lengths) / 2)
     return max(pace * (1.0 if fresh else 0.5), shortest_s)
+
+
+_numbers = itertools.count()
+GOLDEN_RATIO = 0.618033988749895
+"""Steps of this share of a whole, wrapped around, lie evenly however many are taken (Weyl, 1916)."""
+
+
+def turn() -> float:
+    """Return a stream's own share of a target duration, 0 to 1: the first of a process has 0, all lie evenly."""
+    return next(_numbers) * GOLDEN_RATIO % 1.0
+
+
+def apart_s(playlist: MediaPlaylist, turn: float) -> float:
+    """Return by how much to put off the first reload, so that streams begun together do not load together for ever.
+
+    A hundred segments at the same moment are a queue of seconds, and the machine idles until the next. Nothing where
+    the list does not forget (there is no pace to keep) or is too short to leave a target duration out.
+    """
+    listed_s = sum(segment.duration for segment in playlist.segments)
+    if not forgets(playlist) or listed_s < 3 * playlist.target_duration:
+        return 0.0
+    return turn * playlist.target_duration
 
 
 def too_far(playlist: MediaPlaylist, index: int, start_targets: float, behind_limit_s: float) -> bool:

@@ -192,6 +192,28 @@ def test_reloads_keep_the_pace_of_the_rfc(radio: Callable[..., Radio], origin: S
     assert min(after - before for before, after in pairwise(at[1:])) == pytest.approx(0.5, abs=0.25)
 
 
+def test_streams_begun_together_do_not_load_together(made: Any, origin: ScriptedOrigin) -> None:
+    folder = made("ts-aac", seconds=16.0)
+    origin.serve(folder)
+    names = [line for line in (folder / "list.m3u8").read_text().splitlines() if line and line[0] != "#"]
+    paths = [f"/live{number}.m3u8" for number in range(8)]
+    for path in paths:
+        origin.put(path, media_playlist(names, end=False, target=1))
+    stop = threading.Event()
+    listeners = [listener(origin.url(path), stop, **QUICK) for path in paths]
+    threads = [threading.Thread(target=lambda one=one: list(one.listen()), daemon=True) for one in listeners]
+    for thread in threads:
+        thread.start()
+    wait_for(lambda: all(origin.count(path) >= 2 for path in paths))
+    stop.set()
+    for thread in threads:
+        thread.join(5.0)
+    loads = [[request.at for request in origin.requests if request.path == path] for path in paths]
+    waits = sorted(at[1] - at[0] for at in loads)
+    assert waits[0] > 0.75  # never before a target duration is over
+    assert waits[-1] - waits[0] > 0.5  # eight turns lie at least 0.64 target durations apart
+
+
 @pytest.mark.parametrize(
     "failure",
     [

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from services.fetcher.hls.playlist import MediaPlaylist, parse
-from services.fetcher.hls.reload import PlaylistFollower, Update, finished, forgets, reload_after_s, start_index
+from services.fetcher.hls.reload import (
+    PlaylistFollower,
+    Update,
+    apart_s,
+    finished,
+    forgets,
+    reload_after_s,
+    start_index,
+    turn,
+)
 from tests.fetcher.builders import media_playlist
 
 
@@ -68,6 +79,21 @@ def test_reload_takes_a_target_duration_and_half_of_it_when_nothing_changed() ->
     playlist = listed(0, 9, target=6)
     assert (reload_after_s(playlist, True), reload_after_s(playlist, False)) == (6.0, 3.0)
     assert reload_after_s(listed(0, 3, target=0), False) >= 0.5
+
+
+@pytest.mark.parametrize("streams", [2, 10, 100])
+def test_the_turns_of_streams_begun_together_lie_evenly(streams: int) -> None:
+    turns = sorted(turn() for _ in range(streams))
+    assert turns[0] >= 0 and turns[-1] < 1
+    between = [after - before for before, after in pairwise([*turns, turns[0] + 1])]
+    assert max(between) < 2.7 / streams  # of all spacings, the golden ratio's are the most even: at most phi^2
+
+
+def test_a_first_reload_is_put_off_only_where_the_list_leaves_time_for_it() -> None:
+    assert apart_s(listed(0, 9, target=6), 0.5) == 3.0
+    assert apart_s(listed(0, 8, target=6), 0.5) == 0.0  # two target durations later, it would have moved on
+    assert apart_s(listed(0, 9, target=6, end=True), 0.5) == 0.0
+    assert apart_s(listed(0, 9, target=6, head="#EXT-X-PLAYLIST-TYPE:EVENT"), 0.5) == 0.0
 
 
 def test_only_what_is_new_is_heard(follower: PlaylistFollower) -> None:
