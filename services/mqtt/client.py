@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 CONNECT_TIMEOUT_S = 5.0
 RECONNECT_MIN_S, RECONNECT_MAX_S = 0.25, 4.0
 STOP_S = 2.0
+JUDGEMENT_S = 2.0
+"""How long a broker that ended a connection over TLS without a word is asked again for its alert."""
 TELL_AGAIN_S = 600.0
 """A reason that lasts is logged again this often: so that a log which is read in the morning says it."""
 DISCONNECT_WITH_WILL, KEEP_ALIVE_TIMEOUT = 4, 141
@@ -380,8 +382,10 @@ class MqttClient:
             self._problem = GenreError(f"MQTT broker {self.name}", f"the connection was lost ({reason})", "see its log")
             self._brief = self._brief + 1 if time.monotonic() - self._connected_at < BRIEF_S else 0
         elif not self._was_refused and reason.value != 0:
-            silence = TimeoutError() if reason.value == KEEP_ALIVE_TIMEOUT else None
-            self._tell(connect_errors.of_socket(self.broker, self._client.last_error or silence))
+            error = self._client.last_error or (TimeoutError() if reason.value == KEEP_ALIVE_TIMEOUT else None)
+            if self.broker.uses_tls and (error is None or isinstance(error, ConnectionError)):
+                error = tls.judgement(self.broker, JUDGEMENT_S) or error
+            self._tell(connect_errors.of_socket(self.broker, error))
         self._was_refused = False
         # Mosquitto 2.0.11 gives no reason (142) to a client whose session another took: the two would fight for ever.
         if reason.value == 142 or self._brief >= MOST_BRIEF:

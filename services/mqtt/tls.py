@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from pathlib import Path
 
@@ -34,6 +35,25 @@ def context(broker: Broker) -> ssl.SSLContext:
                 "set broker.certificate_file and broker.key_file to a PEM pair without passphrase",
             ) from error
     return made
+
+
+def judgement(broker: Broker, timeout_s: float) -> ssl.SSLError | None:
+    """Connect once more and say nothing: return the alert by which the broker ends such a connection, None without one.
+
+    In TLS 1.3 a server judges the client's certificate when the client's handshake is long over. Where CONNECT came
+    first, it ends the connection with bytes unread, which resets it, and the reset may overtake the alert.
+    """
+    try:
+        with (
+            socket.create_connection((broker.host, broker.port), timeout_s) as raw,
+            context(broker).wrap_socket(raw, server_hostname=broker.host) as secured,
+        ):
+            secured.recv(1)
+    except ssl.SSLError as error:
+        return error
+    except (OSError, GenreError):
+        pass
+    return None
 
 
 def _readable(path: Path, key: str) -> None:
