@@ -73,8 +73,9 @@ def _live(models: Path, model: str, backend: str, url: str, count: int, hop: int
         field.listen(urls)
         expected = count * SAMPLE_RATE / hop
 
-        # Each begins with three segments at once; what is measured begins when all of that burst is answered.
-        burst = int(3 * SEGMENT_S * SAMPLE_RATE / hop) - 1
+        # Each begins with three segments at once, and its next four reloads find their place between the others'
+        # (services/fetcher/hls/reload.py): what is measured begins when all of that is answered.
+        burst = int(8 * SEGMENT_S * SAMPLE_RATE / hop) - 1
 
         def past_the_start() -> bool:
             heard = Counter(one.stream for one in field.seen.results)

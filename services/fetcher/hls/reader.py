@@ -14,7 +14,7 @@ from dataclasses import replace
 from services.fetcher.events import BEGINNING, Ended, Report, ResumePoint, Start, StreamEvent
 from services.fetcher.hls.playlist import MediaPlaylist, PlaylistError
 from services.fetcher.hls.playlist_loader import PlaylistLoader
-from services.fetcher.hls.reload import PlaylistFollower, Update, apart_s, finished, reload_after_s, turn
+from services.fetcher.hls.reload import STEP, PlaylistFollower, Update, apart_s, finished, reload_after_s, turn
 from services.fetcher.hls.resume import ANOTHER, Resume, decide, end_point, has_more
 from services.fetcher.hls.segment_reader import SegmentReader
 from services.fetcher.hls.stopwatch import Stopwatch
@@ -104,7 +104,7 @@ class PlaylistReader:
         stalled = False
         stood_still = 0
         self._nothing_new.restart()
-        put_off_s = apart_s(playlist, turn())
+        left = turn()
         while True:
             loaded_at = self._loaded_at
             update = self.follower.update(playlist, loaded_at, patient=stalled)
@@ -115,8 +115,9 @@ class PlaylistReader:
                 if stalled:
                     stalled = False
                     yield Report("recovered", "the list has new segments again")
-            due = loaded_at + reload_after_s(playlist, update.fresh, self.hls.shortest_reload_s) + put_off_s
-            put_off_s = 0.0
+            due = loaded_at + reload_after_s(playlist, update.fresh, self.hls.shortest_reload_s)
+            due += apart_s(playlist, left)
+            left = max(0.0, left - STEP)
             for segment in update.segments:
                 self.follower.take(segment)
                 if (yield from self.segments.read(segment, playlist)):

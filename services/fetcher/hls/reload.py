@@ -95,6 +95,8 @@ def reload_after_s(playlist: MediaPlaylist, fresh: bool, shortest_s: float = 0.5
 _numbers = itertools.count()
 GOLDEN_RATIO = 0.618033988749895
 """Steps of this share of a whole, wrapped around, lie evenly however many are taken (Weyl, 1916)."""
+STEP = 0.25
+"""By so much of a target duration a reload is put off at most."""
 
 
 def turn() -> float:
@@ -102,16 +104,20 @@ def turn() -> float:
     return next(_numbers) * GOLDEN_RATIO % 1.0
 
 
-def apart_s(playlist: MediaPlaylist, turn: float) -> float:
-    """Return by how much to put off the first reload, so that streams begun together do not load together for ever.
+def apart_s(playlist: MediaPlaylist, left: float) -> float:
+    """Return by how much to put off the next reload, so that streams begun together do not load together for ever.
 
-    A hundred segments at the same moment are a queue of seconds, and the machine idles until the next. Nothing where
-    the list does not forget (there is no pace to keep) or is too short to leave a target duration out.
+    A hundred segments at the same moment are a queue of seconds, and the machine idles until the next. It comes in
+    steps, so that no audio is late by more; nothing where the list does not forget (there is no pace to keep) or is too
+    short to leave time for it.
+
+    Args:
+        left: what is left of the stream's turn, in target durations.
     """
     listed_s = sum(segment.duration for segment in playlist.segments)
     if not forgets(playlist) or listed_s < 3 * playlist.target_duration:
         return 0.0
-    return turn * playlist.target_duration
+    return min(left, STEP) * playlist.target_duration
 
 
 def too_far(playlist: MediaPlaylist, index: int, start_targets: float, behind_limit_s: float) -> bool:
