@@ -21,6 +21,7 @@ from services.contract.windows import SAMPLE_RATE
 from services.errors import GenreError
 
 HOP = 33_000
+CATCH_UP_S = 120.0
 
 
 def streams(
@@ -82,6 +83,7 @@ def _live(models: Path, model: str, backend: str, url: str, count: int, hop: int
             return len(heard) == count and min(heard.values()) >= burst
 
         field.wait(past_the_start, 60 + 1.0 * count, "not every stream gets past its start")
+        _catch_up(field, expected)
         account, began, before = field.account(), time.monotonic(), len(field.seen.results)
         with others_busy(lambda: sum(use.cpu_s for use in account.since_start().values())) as others, Meter() as meter:
             time.sleep(seconds)
@@ -110,6 +112,16 @@ def _live(models: Path, model: str, backend: str, url: str, count: int, hop: int
             "others_busy": others[0],
             **_drawn(meter, count),
         }
+
+
+def _catch_up(field: Field, per_s: float) -> None:
+    """Wait while results still come faster than audio does; where that lasts for CATCH_UP_S, what follows tells it."""
+    deadline = time.monotonic() + CATCH_UP_S
+    while time.monotonic() < deadline:
+        before = len(field.seen.results)
+        time.sleep(SEGMENT_S)
+        if len(field.seen.results) - before <= 1.05 * per_s * SEGMENT_S:
+            return
 
 
 def _drawn(meter: Meter, count: int) -> dict[str, float]:
