@@ -40,7 +40,10 @@ DASK = [sys.executable, "-m"]
 
 
 def clips(folder: Path, count: int) -> Path:
-    """Make `count` files of 30 s, MP3 of 128 kbit/s, from the demo's recordings; beyond forty they are links."""
+    """Make `count` files of 30 s, MP3 of 128 kbit/s, from the demo's recordings; beyond forty they are links.
+
+    A recording shorter than that is played from its beginning again.
+    """
     made = folder / "clips"
     made.mkdir(parents=True, exist_ok=True)
     originals = []
@@ -49,21 +52,8 @@ def clips(folder: Path, count: int) -> Path:
             path = made / f"{piece.stem}-{start:02}.mp3"
             originals.append(path)
             if not path.exists():
-                argv = [
-                    "ffmpeg",
-                    "-y",
-                    "-v",
-                    "error",
-                    "-ss",
-                    str(start),
-                    "-t",
-                    str(CLIP_S),
-                    "-i",
-                    piece,
-                    "-b:a",
-                    "128k",
-                    path,
-                ]
+                wanted = ["-stream_loop", "-1", "-ss", start, "-t", CLIP_S, "-i", piece, "-b:a", "128k", path]
+                argv = ["ffmpeg", "-y", "-v", "error", *wanted]
                 subprocess.run(list(map(str, argv)), check=True, stdin=subprocess.DEVNULL)
     library = folder / f"library-{count}"
     shutil.rmtree(library, ignore_errors=True)
