@@ -115,14 +115,17 @@ class LinkDecoder:
         while not self._ended:
             packet = self._next_packet()
             decoder = self._decoder
-            given = 0
+            given, begun = 0, decoder.rate > 0
             try:
                 given = decoder.decode(packet)
             except FormatChangedError:
-                self._again = packet
-                if piece := self._epoch_over("format"):
-                    return piece
-                continue
+                if begun:
+                    self._again = packet
+                    if piece := self._epoch_over("format"):
+                        return piece
+                    continue
+                # A packet that changes its format within itself would do so with every new decoder.
+                decoder = self._decoder = Decoder(self._codec, self._extradata)
             except av.error.FFmpegError:
                 pass
             if packet is None:

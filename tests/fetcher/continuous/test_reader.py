@@ -15,6 +15,7 @@ import pytest
 
 from services.errors import GenreError
 from services.fetcher.events import Report, ResumePoint
+from services.fetcher.media import frames
 from services.fetcher.source import StreamSource
 from services.settings.schema import Stream
 from tests.fetcher.builders import ffmpeg, hls, listen, media_playlist, needs_ffmpeg
@@ -136,6 +137,23 @@ def test_another_rate_in_the_same_response_begins_an_epoch_without_a_gap(aac: by
         heard = hear(url, lambda h: h.seconds > 7.5)
     assert heard.reasons == ["start", "format"] and not heard.gaps
     assert len(heard.samples(0)) == len(oracle(aac, "aac"))
+
+
+def test_a_packet_that_changes_its_format_within_itself_is_left_out(aac: bytes, for_ever: threading.Event) -> None:
+    """A broken length makes one frame of two: every new decoder finds two formats in it, again and again."""
+    other = made(1, "-c:a", "aac", "-ac", "1", "-f", "adts", rate=22_050)
+    cut = 0
+    while cut < len(aac) // 2:
+        header = frames.adts(aac, cut)
+        assert header is not None
+        cut += header.length
+    first, second = frames.adts(aac, cut), frames.adts(other, 0)
+    assert first is not None and second is not None
+    head = int.from_bytes(aac[cut : cut + 7], "big") & ~(0x1FFF << 13) | (first.length + second.length) << 13
+    joined = head.to_bytes(7, "big") + aac[cut + 7 : cut + first.length] + other[: second.length]
+    with station(sends(HEAD + aac[:cut] + joined + aac[cut + first.length :], stays=for_ever)) as url:
+        heard = hear(url, lambda h: h.seconds > 5)
+    assert sum(piece.samples for piece in heard.gaps) / 22_050 < 0.1
 
 
 def test_each_link_of_an_ogg_chain_is_heard_whatever_its_codec(
