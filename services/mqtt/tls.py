@@ -50,9 +50,10 @@ def judgement(broker: Broker, timeout_s: float) -> ssl.SSLError | None:
         ):
             secured.recv(1)
     except ssl.SSLError as error:
-        return error
+        # An end without a word is no alert: taken for one, it would say that there is no TLS, which there was before.
+        return None if isinstance(error, ssl.SSLEOFError) else error
     except (OSError, GenreError):
-        pass
+        return None
     return None
 
 

@@ -114,16 +114,16 @@ def test_why_a_broker_does_not_let_one_in_is_named_with_its_remedy(
     assert problem.thing == f"MQTT broker 127.0.0.1:{ports[listener]}"
 
 
-@pytest.mark.parametrize("alerts", [True, False])
-def test_an_alert_that_a_reset_overtook_is_asked_for_again(folder: Path, alerts: bool) -> None:
+@pytest.mark.parametrize("then", ["alert", "reset", "close"])
+def test_an_alert_that_a_reset_overtook_is_asked_for_again(folder: Path, then: str) -> None:
     """The first connection is reset right after the handshake, as one is whose alert got lost; others get the alert."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        threading.Thread(target=_judge, args=(server, folder, alerts), daemon=True).start()
+        threading.Thread(target=_judge, args=(server, folder, then), daemon=True).start()
         problem = problem_of(Broker(port=server.getsockname()[1], ca_file=folder / "ca.crt"))
-    assert ("asks for a client certificate" if alerts else "ends the connection before") in problem.reason
+    assert ("asks for a client certificate" if then == "alert" else "ends the connection before") in problem.reason
 
 
-def _judge(server: socket.socket, folder: Path, alerts: bool) -> None:
+def _judge(server: socket.socket, folder: Path, then: str) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / "server.crt", folder / "server.key")
     with contextlib.suppress(OSError):
@@ -131,7 +131,9 @@ def _judge(server: socket.socket, folder: Path, alerts: bool) -> None:
             raw, _ = server.accept()
             with contextlib.suppress(OSError), context.wrap_socket(raw, server_side=True) as secured:
                 secured.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            if alerts:
+            if then == "close":
+                server.accept()[0].close()
+            elif then == "alert":
                 context.load_verify_locations(folder / "ca.crt")
                 context.verify_mode = ssl.CERT_REQUIRED
 
