@@ -220,6 +220,7 @@ class StreamTask:
         try:
             for item in source.listen():
                 self._take(item)
+                del item  # not kept while the next one is waited for, as in hls/reader.py
                 if self.stop.is_set():
                     return
         finally:

@@ -7,7 +7,7 @@ window adds to the ledger are the samples that no window before it covered. Star
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -163,12 +163,22 @@ class Windower:
         return next(p for p in self._pieces if p.first_sample <= sample < p.first_sample + p.pcm.size)
 
     def _forget(self) -> None:
-        """Keep what a later window can need: all from the last window on; a moved-back one begins after it."""
-        needed = self._start + max(0, self._next - 1) * self._hop
+        """Keep what a later window can need: the next one ends after all that was heard, a moved-back one with it."""
+        needed = max(self._start, self._end - WINDOW)
         while len(self._pieces) > 1 and self._pieces[0].first_sample + self._pieces[0].pcm.size <= needed:
             self._pieces.popleft()
+        self._shorten(needed)
         while len(self._tracks) > 1 and self._tracks[1].first_sample <= needed:
             self._tracks.popleft()
+
+    def _shorten(self, needed: int) -> None:
+        """Copy what is needed of the first piece: a view would keep all of it, twice as much of segments of 6 s."""
+        piece = self._pieces[0]
+        over = needed - piece.first_sample
+        if over <= piece.pcm.size // 8:
+            return  # the copy would hardly be shorter
+        observed_at = None if piece.observed_at is None else piece.observed_at + over / SAMPLE_RATE
+        self._pieces[0] = replace(piece, first_sample=needed, pcm=piece.pcm[over:].copy(), observed_at=observed_at)
 
     def _alike(self, index: int, count: int) -> int:
         """Return how many of the next windows belong to one track."""
