@@ -64,6 +64,8 @@ class Timeline:
     def flush(self, epoch: Epoch, now: SegmentInHand) -> Iterator[StreamEvent]:
         """Hand on all that was decoded."""
         self.absorb(epoch, now, segment_ends=True)
+        if epoch.resampler is not None:
+            epoch.resampler.rest()
         if now.pcm:
             pcm = now.pcm[0] if len(now.pcm) == 1 else np.concatenate(now.pcm)
             now.pcm, now.samples = [], 0
