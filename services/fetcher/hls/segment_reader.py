@@ -10,7 +10,7 @@ import time
 from collections.abc import Generator, Iterator
 
 from services.errors import GenreError
-from services.fetcher.events import Report, StreamEvent
+from services.fetcher.events import Audio, Report, StreamEvent
 from services.fetcher.hls.encryption import DecryptionError
 from services.fetcher.hls.playlist import MediaPlaylist
 from services.fetcher.hls.playlist_loader import PlaylistLoader
@@ -22,7 +22,7 @@ from services.fetcher.http.urls import shown
 from services.fetcher.media.turns import DECODING
 from services.fetcher.segment import Segment
 from services.fetcher.timeline.assembler import NativeSink
-from services.fetcher.timeline.epochs import Epochs, InitInDoubtError
+from services.fetcher.timeline.epochs import PIECE_SAMPLES, Epochs, InitInDoubtError
 
 # So many segments without audio, and nothing heard before: the stream has none.
 SEGMENTS_WITHOUT_AUDIO = 3
@@ -167,10 +167,32 @@ class SegmentReader:
 
 
 def _in_turn(heard: Iterator[StreamEvent]) -> Iterator[StreamEvent]:
-    """Yield the items; no other stream decodes while the next one is made, all may while it is handed on."""
-    while True:
+    """Yield the items; no other stream decodes while they are made, all may while they are handed on.
+
+    A usual segment is done in one turn: a stream that waits for another one only to find that nothing more comes keeps
+    the segment's bytes and samples meanwhile, 0.4 MiB.
+    """
+    over = False
+    while not over:
         with DECODING:
-            item = next(heard, None)
-        if item is None:
-            return
-        yield item
+            made, over, failure = _made(heard)
+        made.reverse()
+        while made:
+            yield made.pop()
+        if failure is not None:
+            raise failure
+
+
+def _made(heard: Iterator[StreamEvent]) -> tuple[list[StreamEvent], bool, Exception | None]:
+    """Return what comes next, as much audio as a piece has; whether that is all; and the error after it."""
+    made: list[StreamEvent] = []
+    samples = 0
+    try:
+        for item in heard:
+            made.append(item)
+            samples += item.pcm.size if isinstance(item, Audio) else 0
+            if samples >= PIECE_SAMPLES:
+                return made, False, None
+    except Exception as error:  # what was made before it is handed on first
+        return made, True, error
+    return made, True, None
