@@ -16,8 +16,9 @@ from services.fetcher.media.frames import ADTS_FORM, HEADER_BYTES, Header, Parse
 from services.fetcher.media.id3 import tag_length
 from services.fetcher.media.timestamps import CLOCK_HZ
 
-MOST_TOGETHER = 8
-"""Frames of AAC that the decoder is given at once, others one; sixteen are 5 % faster and 28 MiB more (200 streams)."""
+MOST_TOGETHER = 4
+"""Frames of AAC that the decoder is given at once, others one; libav keeps the buffers of all that were ever decoded at
+once: eight are 3 % faster and 64 KiB more a stream."""
 MOST_REST = 65_536
 """Bytes that wait for the rest of their frame: no frame is as long."""
 MOST_FRAMES = 400_000
