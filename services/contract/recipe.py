@@ -18,12 +18,12 @@ from services.contract.windows import SAMPLE_RATE
 from services.errors import GenreError
 
 Power = Literal[1, 2]
-Scaling = Literal["power_to_db", "power_to_db_max", "log10_1_10000x", "log_0.001", "frame_max"]
+Scaling = Literal["power_to_db", "power_to_db_max", "log10_1_10000x", "log_0.001", "log_1e-5", "frame_max"]
 
 ONE_VIEW = "features"
 """Name of the view of a recipe that has one and does not name it; its numbers stand in the recipe itself."""
 _FLAT = ("id", "window", "sample_rate", "level_dbfs", "views")
-_LATER: dict[str, Any] = {"win_length": None, "htk": False, "norm": "slaney"}
+_LATER: dict[str, Any] = {"preemphasis": None, "win_length": None, "htk": False, "norm": "slaney"}
 """What a view says only where it differs: a recipe without it keeps the digest that it had before there was such a
 thing."""
 
@@ -39,6 +39,9 @@ class View(BaseModel):
 
     name: str = Field(ONE_VIEW, pattern=r"^[a-z][a-z0-9_]{0,31}$", description="Also of the model's input.")
     kind: Literal["mel", "chroma"]
+    preemphasis: float | None = Field(
+        None, gt=0, lt=1, description="From each sample so much of the one before is taken first; unset leaves it."
+    )
     n_fft: int = Field(ge=64, le=16_384, description="Samples of one Fourier transform.")
     win_length: int | None = Field(
         None, ge=16, le=16_384, description="Samples of the periodic Hann window, centred in n_fft; unset is n_fft."
@@ -53,8 +56,8 @@ class View(BaseModel):
     power: Power = Field(2, description="Exponent of the magnitude: 2 is power, 1 is amplitude.")
     scaling: Scaling = Field(
         description="power_to_db: dB of 1.0. power_to_db_max: dB of the window's loudest value, 80 dB deep, so level "
-        "does not matter. log10_1_10000x: log10(1 + 10000 x). log_0.001: ln(x + 0.001). frame_max: each frame divided "
-        "by its largest value."
+        "does not matter. log10_1_10000x: log10(1 + 10000 x). log_0.001 and log_1e-5: ln(x + 0.001), ln(x + 0.00001). "
+        "frame_max: each frame divided by its largest value."
     )
 
     @model_validator(mode="after")

@@ -25,6 +25,7 @@ _AMIN = np.float32(1e-10)
 _TOP_DB = np.float32(80.0)
 _LOG_TO_DB = np.float32(10 / np.log(10))
 _LOG_TO_LOG10 = np.float32(1 / np.log(10))
+_LOG_FLOORS = {"log_0.001": np.float32(0.001), "log_1e-5": np.float32(1e-5)}
 _TINY = np.finfo(np.float32).tiny
 _MOST_GAIN = 1_000.0
 """60 dB: what is quieter than its level by more than that is silence, and its noise is not blown up further."""
@@ -119,6 +120,7 @@ class _Transform:
         else:
             self._bank = filters.Blocks(filters.chroma(recipe.sample_rate, view.n_fft, view.bands), view.bands)
         self._power, self._scaling = view.power, view.scaling
+        self._preemphasis = None if view.preemphasis is None else np.float32(view.preemphasis)
         self._padded = np.zeros(recipe.samples + 2 * half, np.float32)
         self._signal = self._padded[half : half + recipe.samples]
         framed = np.lib.stride_tricks.sliding_window_view(self._padded, view.n_fft)
@@ -128,7 +130,13 @@ class _Transform:
 
     def write(self, signal: Features, tensor: Features) -> None:
         """Write one window's features into tensor [frames, bands]."""
-        self._signal[:] = signal
+        if self._preemphasis is None:
+            self._signal[:] = signal
+        else:
+            np.multiply(signal[:-1], -self._preemphasis, out=self._signal[1:])
+            self._signal[1:] += signal[1:]
+            # What stood before a window is not known: librosa draws a line through its first two samples.
+            self._signal[0] = 3 * signal[0] - signal[1]
         np.multiply(self._frames, self._hann, out=self._framed)
         bins = scipy.fft.rfft(self._framed, overwrite_x=True)
         parts = np.square(bins.view(np.float32), out=bins.view(np.float32))
@@ -147,8 +155,8 @@ def scale(tensor: Features, scaling: str) -> None:
         tensor += np.float32(1)
         np.log(tensor, out=tensor)
         tensor *= _LOG_TO_LOG10
-    elif scaling == "log_0.001":
-        tensor += np.float32(0.001)
+    elif scaling in _LOG_FLOORS:
+        tensor += _LOG_FLOORS[scaling]
         np.log(tensor, out=tensor)
     elif scaling == "frame_max":
         largest = tensor.max(axis=1, keepdims=True)
