@@ -24,6 +24,7 @@ import soxr
 from numpy.typing import NDArray
 
 from services.contract.windows import SAMPLE_RATE, WINDOW
+from tools.sound_archives import unpack
 from tools.sound_synthesis import SOUNDS
 
 Signal = NDArray[np.float32]
@@ -88,6 +89,12 @@ SOURCES = (
     Source("fit", "other", "hedgewars-data", "hedgewars-data/**/Sounds/*.ogg", 60, each=2),
     Source("fit", "other", "simutrans-pak64", "simutrans-pak64/**/*.wav", 40, each=3),
     Source("fit", "other", "bucklespring-data", "bucklespring-data/**/*.wav", 12, True),
+    Source("fit", "other", "gcompris-qt-data (animals)", "gcompris-qt-data/**/farm_animal_*.ogg", 27, each=3),
+    Source("fit", "other", "widelands-data", "widelands-data/**/sound/**/*.ogg", 120, each=2, without="horn|bell"),
+    Source("fit", "other", "megaglest-data", "megaglest-data/**/commondata/sounds/*.[ow][ga][gv]", 120, each=2,
+           without="_ack|_select|_die|_summon"),
+    Source("fit", "other", "unknown-horizons", "unknown-horizons/**/audio/sounds/**/*.ogg", 40, each=3),
+    Source("test", "other", "openttd-opensfx", "openttd-opensfx/**/opensfx/*.wav", 63, each=1, without="/00[01].wav"),
     Source("test", "other", "tuxpaint-stamps animals", "tuxpaint-stamps-default/**/animals/**/*.ogg", 150, each=3,
            without=LANGUAGE),
     Source("test", "other", "tuxpaint-stamps things", "tuxpaint-stamps-default/**/household/**/*.ogg", 100, each=3,
@@ -220,6 +227,7 @@ def windows(packages: Path, part: str, random: np.random.Generator) -> Iterator[
 
 def main(packages: Path, out: Path) -> None:
     """Write OUT/fit/, OUT/test/ and an index of each."""
+    unpack(packages)
     for part in ("fit", "test"):
         rows, counts = [], dict[str, int]()
         for kind, source, window in windows(packages, part, np.random.default_rng(7)):
