@@ -156,7 +156,7 @@ class SimulatedBox:
             status = Status.model_validate(
                 {"service": service, "instance": "1", "state": "online", "boot_id": "sim", "version": "0",
                  "since": utc(time.time()),
-                 "details": {"model": "genre-sounds", "recipe": "mel96-mel64", "backend": "onnx"}}
+                 "details": {"model": "genre-sounds", "recipe": "mel96-mel115", "backend": "onnx"}}
             )  # fmt: skip
             self.send(self.topics.status(service, "1"), status.to_json(), retain=True)
         window = 0

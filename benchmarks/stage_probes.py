@@ -197,8 +197,8 @@ PROBES: dict[str, Probe] = {
     "ffmpeg process a segment": ffmpeg,
     "mel vgg16": features("vgg16"),
     "mel vgg16: librosa": librosa_mel,
-    "mels of genre-sounds": features("mel96-mel64"),
-    "mel of genre-sounds-fast": features("mel96-22050"),
+    "mels of genre-sounds": features("mel96-mel115"),
+    "mel of genre-sounds-fast": features("mel115"),
     "levels": level,
     "VGG16: Keras predict": keras,
 }

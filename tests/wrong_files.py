@@ -50,10 +50,10 @@ train reproduce --audio {music} --genres GENRES --out {new}
 train reproduce --audio {music} --splits FOLDER --out {new}
 train reproduce --audio {music} --weights FILE --out {new}
 train reproduce --audio {music} --out NEW_FOLDER
-train networks --musicnn FILE --yamnet {bytes} --audio {music} --out {new}
-train networks --musicnn {bytes} --yamnet FILE --audio {music} --out {new}
-train networks --musicnn {bytes} --yamnet {bytes} --audio FOLDER --out {new}
-train networks --musicnn {bytes} --yamnet {bytes} --audio {music} --out NEW_FILE
+train networks --musicnn FILE --audio {music} --out {new}
+train networks --musicnn {bytes} --student FILE --audio {music} --out {new}
+train networks --musicnn {bytes} --audio FOLDER --out {new}
+train networks --musicnn {bytes} --audio {music} --out NEW_FILE
 train listen --networks FILE --audio {music} --out {new}
 train listen --audio FOLDER --out {new}
 train listen --audio {music} --index FILE --out {new}
@@ -69,7 +69,6 @@ train fit --heard {heard} --genres GENRES --out {new}
 train fit --heard {heard} --splits FOLDER --out {new}
 train fit --heard {heard} --splits {splits with bytes} --out {new}
 train fit --heard {gtzan heard} --splits {splits} --tags FILE --out {new}
-train fit --heard {heard} --yamnet FILE --out {new}
 train fit --heard {heard} --base MODEL --out {new}
 train fit --heard {heard} --models FOLDER --out {new}
 train fit --heard {heard} --out NEW_FILE
@@ -90,12 +89,11 @@ train export --evaluation {report} --protocol p --models FOLDER
 train install FILE --card {card} --models {new}
 train install {model} --card FILE --models {new}
 train install {model} --card {card} --models NEW_FOLDER
-train distil --networks FILE --yamnet {bytes} --audio {music} --work {new} --out {new}
-train distil --networks {networks} --yamnet FILE --audio {music} --work {new} --out {new}
-train distil --networks {networks} --yamnet {bytes} --audio FOLDER --work {new} --out {new}
-train distil --networks {networks} --yamnet {bytes} --audio {music} --begin FILE --work {new} --out {new}
-train distil --networks {networks} --yamnet {bytes} --audio {music} --work NEW_FOLDER --out {new}
-train distil --networks {networks} --yamnet {bytes} --audio {music} --work {new} --out NEW_FILE
+train distil --mn04 FILE --audio {music} --work {new} --out {new}
+train distil --mn04 {bytes} --networks FILE --audio {music} --work {new} --out {new}
+train distil --mn04 {bytes} --audio FOLDER --work {new} --out {new}
+train distil --mn04 {bytes} --audio {music} --work NEW_FOLDER --out {new}
+train distil --mn04 {bytes} --audio {music} --work {new} --out NEW_FILE
 train export-vgg16 --reproduced FOLDER --models {new}
 train export-vgg16 --reproduced {half a run} --models {new}
 train export-vgg16 --reproduced {a broken run} --models {new}

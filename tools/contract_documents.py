@@ -23,7 +23,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _STREAM = {"description": "Name of the stream: letters, digits, '_', '.', '-'; at most 64."}
 _PARAMETERS: Mapping[str, dict[str, str]] = {
     "stream": _STREAM,
-    "recipe": {"description": "Id of the feature recipe, e.g. mel96-mel64."},
+    "recipe": {"description": "Id of the feature recipe, e.g. mel96-mel115."},
     "fetcher": {"description": "Instance of the fetcher that waits for the ack."},
     "service": {"description": "fetcher, featurizer, inference, dashboard or supervisor."},
     "instance": {"description": "Which replica."},

@@ -13,14 +13,14 @@ from services.errors import GenreError
 
 SUBCOMMANDS = {
     "reproduce": ("training.vgg16.reproduce:reproduce", "the paper's VGG16 on a GTZAN folder, under two protocols"),
-    "networks": ("training.hearing.networks:networks", "musicnn and YAMNet, from their wheels, as one ONNX file"),
+    "networks": ("training.hearing.networks:networks", "musicnn, from its wheel, beside a student's sounds, in ONNX"),
     "listen": ("training.hearing.listen:listen", "what both networks say of labelled audio"),
     "tags": ("training.hearing.tags:tags", "musicnn's tags of labelled audio, to pass on where the audio can't be"),
     "fit": ("training.hearing.fit:fit", "fit the heads for genres and kinds, judged by artist and by package"),
     "evaluate": ("training.evaluate:evaluate", "accuracy, confusion and calibration of models, from audio or taggrams"),
     "export": ("training.export:export", "write models/<name>/: ONNX, card, Triton configuration"),
     "install": ("training.install:install", "check an ONNX model from elsewhere and write models/<name>/"),
-    "distil": ("training.distil.command:distil", "teach a small network what the default answers"),
+    "distil": ("training.distil.command:distil", "teach a small network what musicnn and mn04 answer"),
     "export-vgg16": ("training.vgg16.export:export_vgg16", "write models/vgg16/ from a reproduced VGG16, int8"),
     "cost": ("training.cost:cost", "CPU-ms a window and memory of each form of a model, on this machine"),
     "figures": ("training.figures:figures", "the paper's figures from a finished run"),

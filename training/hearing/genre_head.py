@@ -1,4 +1,4 @@
-"""The genre head: one linear discriminant on musicnn's log tags, one on YAMNet's logits, their sum, one temperature.
+"""The genre head: one linear discriminant on musicnn's log tags, one on the sounds' logits, their sum, one temperature.
 
 The plainest head that nested cross-validation by artist does not reject: docs/models.md. Start at `nested` (what it is
 worth) and `fit` (what ships).
@@ -30,7 +30,7 @@ TAG_FLOOR = 1e-3
 """Added to an activation before its logarithm, so that a tag that is certainly absent does not rule the sum."""
 TAG_SHRINKAGE, SOUND_SHRINKAGE = 0.1, 0.3
 SHARES = (0.0, 0.5, 1.0)
-"""How much YAMNet's discriminant may count beside musicnn's: what nested cross-validation chooses from."""
+"""How much the sounds' discriminant may count beside musicnn's: what nested cross-validation chooses from."""
 ARTIST_POWER = 0.5
 """An artist's n clips count together as n ** 0.5: genres with many clips of one artist are not that artist."""
 FOLDS, INNER_FOLDS, SEEDS = 5, 4, (0, 1)
@@ -56,7 +56,7 @@ class GenreHead:
     correlation: float
 
     def logits(self, tags: NDArray[np.floating], logits: NDArray[np.floating]) -> Matrix:
-        """Return logits [n, genres] of tags [n, 50] and YAMNet's logits [n, 521]."""
+        """Return logits [n, genres] of tags [n, 50] and the sounds' logits [n, 521]."""
         return np.asarray(self.tags.logits(_log(tags)) + self.share * self.sounds.logits(logits))
 
     def append(self, graph: Graph, tags: str, logits: str, name: str) -> None:

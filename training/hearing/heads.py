@@ -33,7 +33,7 @@ class Heads:
 
     Attributes:
         labels: the genres, in the order of the scores.
-        sounds: names of YAMNet's classes.
+        sounds: names of the sound network's classes.
         clips: name, genre and artist of each clip that taught either head.
         about: what cross-validation found of the genres, ready for the card.
         about_kinds: the same of the kinds, or where that head was taken from.

@@ -1,7 +1,7 @@
-"""The kinds head: music, speech or other, from a dozen groups of YAMNet's classes.
+"""The kinds head: music, speech or other, from a dozen groups of AudioSet's classes.
 
-YAMNet says Speech and Music by itself; what is fitted is only how its groups weigh against each other, so that few
-examples do and a new voice or machine changes nothing. Start at `fit`; `judge` leaves whole packages out.
+The sound network says Speech and Music by itself; what is fitted is only how its groups weigh against each other, so
+that few examples do and a new voice or machine changes nothing. Start at `fit`; `judge` leaves whole packages out.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ GROUPS: dict[str, tuple[str, str]] = {
     "things": ("Door", "Silence"),
     "noise": ("Sine wave", "Vibration"),
 }
-"""Runs of classes in YAMNet's order, by their first and last one; a group counts by its strongest class."""
+"""Runs of classes in AudioSet's order, by their first and last one; a group counts by its strongest class."""
 LOW, HIGH = -12.0, 8.0
 """Logits are cut off here: beyond, they say nothing more."""
 PENALTY = 20.0
@@ -65,7 +65,7 @@ class KindsHead:
     ranges: tuple[tuple[int, int], ...]
 
     def scores(self, logits: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Return probabilities of music, speech and other, [n, 3], of YAMNet's logits [n, 521]."""
+        """Return probabilities of music, speech and other, [n, 3], of the sound network's logits [n, 521]."""
         return metrics.softmax(grouped(logits, self.ranges) @ self.weights + self.bias)
 
     def append(self, graph: Graph, logits: str, name: str) -> None:
@@ -89,12 +89,13 @@ def ranges_of(classes: Sequence[str]) -> tuple[tuple[int, int], ...]:
     """Return the numbers of each group's first and last class.
 
     Raises:
-        GenreError: where the classes are not YAMNet's.
+        GenreError: where the classes are not AudioSet's.
     """
     try:
         return tuple((classes.index(first), classes.index(last)) for first, last in GROUPS.values())
     except ValueError as error:
-        raise GenreError("the sound network's classes", f"are not AudioSet's ({error})", "take YAMNet's") from error
+        remedy = "take those of genre-sounds"
+        raise GenreError("the sound network's classes", f"are not AudioSet's ({error})", remedy) from error
 
 
 def of_model(model: onnx.ModelProto, classes: Sequence[str]) -> KindsHead:

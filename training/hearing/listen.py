@@ -1,4 +1,4 @@
-"""`genre train listen`: what musicnn and YAMNet say of labelled audio, window by window, on disk.
+"""`genre train listen`: what both networks say of labelled audio, window by window, on disk.
 
 The slow part of the work, done once: heads are fitted on these numbers in seconds. Start at `listen`; `load` reads
 the file again.
@@ -43,7 +43,7 @@ class Heard:
 
     Attributes:
         tags: musicnn's activations, [n, 50].
-        logits: YAMNet's, [n, 521].
+        logits: the sound network's, [n, 521].
         clip_of: number of each window's clip, [n].
         clips: the clips; `artist` is the package or speaker where there is no artist.
         kinds: place of each window's kind in `KINDS`, [n]: the clip's own, or what dominates a mixture.
@@ -162,7 +162,7 @@ def _more(
 
 def _check(heard: Heard) -> None:
     """Refuse answers that are not finite, naming the clip."""
-    for name, values in (("musicnn's tags", heard.tags), ("YAMNet's logits", heard.logits)):
+    for name, values in (("musicnn's tags", heard.tags), ("the sounds' logits", heard.logits)):
         bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
         if len(bad):
             clip = heard.clips[heard.clip_of[bad[0]]]

@@ -1,0 +1,1 @@
+"""EfficientAT's mn04: the network that knows AudioSet's sounds, as a teacher and as where a student begins."""
