@@ -89,11 +89,11 @@ train export --evaluation {report} --protocol p --models FOLDER
 train install FILE --card {card} --models {new}
 train install {model} --card FILE --models {new}
 train install {model} --card {card} --models NEW_FOLDER
-train distil --mn04 FILE --audio {music} --work {new} --out {new}
-train distil --mn04 {bytes} --networks FILE --audio {music} --work {new} --out {new}
-train distil --mn04 {bytes} --audio FOLDER --work {new} --out {new}
-train distil --mn04 {bytes} --audio {music} --work NEW_FOLDER --out {new}
-train distil --mn04 {bytes} --audio {music} --work {new} --out NEW_FILE
+train distil --efficientat FILE --audio {music} --work {new} --out {new}
+train distil --efficientat {bytes} --networks FILE --audio {music} --work {new} --out {new}
+train distil --efficientat {bytes} --audio FOLDER --work {new} --out {new}
+train distil --efficientat {bytes} --audio {music} --work NEW_FOLDER --out {new}
+train distil --efficientat {bytes} --audio {music} --work {new} --out NEW_FILE
 train export-vgg16 --reproduced FOLDER --models {new}
 train export-vgg16 --reproduced {half a run} --models {new}
 train export-vgg16 --reproduced {a broken run} --models {new}

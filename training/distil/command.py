@@ -34,7 +34,11 @@ from training.terminal import quiet, show
 
 @click.command()
 @click.option(
-    "--mn04", type=click.Path(path_type=Path), required=True, help=f"Teacher of the sounds: {efficientat.FILE}."
+    "--efficientat",
+    "mn04",
+    type=click.Path(path_type=Path),
+    required=True,
+    help=f"Teacher of the sounds: {efficientat.FILE}.",
 )
 @click.option(
     "--networks", type=click.Path(path_type=Path),
@@ -62,7 +66,7 @@ def distil(
     """Teach a small network what both large ones answer, and write it as an ONNX file.
 
     \b
-    Example: genre train distil --mn04 mn04_as_mAP_432.pt --audio music --audio speech --audio noises
+    Example: genre train distil --efficientat mn04_as_mAP_432.pt --audio music --audio speech --audio noises
     """
     tags = music_trunk(networks or folder.shipped())
     sounds = audio_files(audio)

@@ -33,8 +33,7 @@ FRAMES, BANDS = 300, 128
 CENTRE, SPREAD = -4.5, 5.0
 """What its features are scaled by, (x - CENTRE) / SPREAD."""
 SILENCE = float(np.log(1e-5))
-"""Of a band in which there is nothing. A view of fewer bands gets such ones above its own: without them the zeros with
-which convolutions pad would stand there, which are as loud as music."""
+"""Of a band in which there is nothing."""
 STRIDES = (1, 2, 1, 2, 1, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1)
 FIRST_SWISH = 6
 """Blocks from this one on have hard swish in place of ReLU."""
@@ -116,16 +115,25 @@ def network_of(state: Mapping[str, Array]) -> Network:
     return Network(ends[0], tuple(blocks), ends[1], _dense(state, "classifier.2"), classes)
 
 
-def append(graph: Graph, network: Network, features: str, shape: tuple[int, int]) -> tuple[str, str]:
-    """Write the network into an ONNX graph, from features [batch, *shape] (ln of mel powers), at most BANDS of them.
+def append(
+    graph: Graph, network: Network, features: str, shape: tuple[int, int], floor: float = SILENCE
+) -> tuple[str, str]:
+    """Write the network into an ONNX graph, from features [batch, *shape] (ln of mel powers).
+
+    Args:
+        shape: frames and bands. Where these are fewer than BANDS, quiet ones are put above them: without them the zeros
+            with which convolutions pad would stand there, which are as loud as music.
+        floor: what is below counts as this.
 
     Returns:
         The names of the hidden layer's values [batch, hidden] and of the classes' logits [batch, classes].
     """
     frames, bands = shape
+    if floor > SILENCE:
+        features = graph.add("Max", features, graph.weight(np.array(floor)))
     if bands < BANDS:
         more = graph.weight(np.array([0, 0, 0, 0, 0, BANDS - bands]), np.int64)
-        features = graph.add("Pad", features, more, graph.weight(np.array(SILENCE)), mode="constant")
+        features = graph.add("Pad", features, more, graph.weight(np.array(floor)), mode="constant")
     x = graph.affine(features, np.array([1 / SPREAD]), np.array([-CENTRE / SPREAD]), [1])
     x = _swish(graph, _convolution(graph, graph.reshape(x, [0, 1, frames, BANDS]), network.first, 2))
     for number, (block, stride) in enumerate(zip(network.blocks, STRIDES, strict=True)):

@@ -149,7 +149,8 @@ def _part(model: onnx.ModelProto, inputs: list[str], outputs: list[str], path: P
     taken = {value.name for value in model.graph.input}
     if not set(outputs) <= made or not set(inputs) <= taken:
         given = ", ".join(value.name for value in model.graph.output)
-        found = f"takes {', '.join(sorted(taken))}, gives {given} and holds no {' and '.join(outputs)} of {inputs[0]}"
+        missing = " and ".join(outputs) + (f" of {', '.join(inputs)}" if inputs else "")
+        found = f"takes {', '.join(sorted(taken))}, gives {given} and holds no {missing}"
         raise GenreError(str(path), found, _MAKE)
     return onnx.utils.Extractor(model).extract_model(inputs, outputs)
 
